@@ -1,0 +1,207 @@
+import { readFileSync, writeFileSync } from "node:fs";
+import os from "node:os";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+import { Server } from "./processes.mjs";
+import { comparisons, growth, growthTurn, Load } from "./works.mjs";
+
+const BENCH = path.dirname(fileURLToPath(import.meta.url));
+const names = [...comparisons.map(({ name }) => name), "growth"];
+
+const { values: options, positionals: wanted } = parseArgs({
+  allowPositionals: true,
+  options: {
+    quick: { type: "boolean", default: false },
+    self: { type: "boolean", default: false },
+    profile: { type: "boolean", default: false },
+    help: { type: "boolean", default: false },
+  },
+});
+const unknown = wanted.filter((name) => !names.includes(name));
+if (options.help || unknown.length > 0) {
+  if (unknown.length > 0) console.error(`Unknown: ${unknown.join(", ")}.`);
+  console.error(`npm run bench -- [${names.join("|")}]… [--quick] [--self] [--profile]`);
+  process.exit(unknown.length > 0 ? 2 : 0);
+}
+/** The last section of the page: a complete run writes it anew. */
+const RESULTS_HEADING = "## Last results";
+const isWanted = (name) => wanted.length === 0 || wanted.includes(name);
+
+function median(numbers) {
+  const sorted = [...numbers].sort((a, b) => a - b);
+  const middle = Math.floor(sorted.length / 2);
+  return sorted.length % 2 === 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
+}
+
+const round = (value, digits = 0) =>
+  Number.isFinite(value)
+    ? value.toLocaleString("en", { maximumFractionDigits: digits, minimumFractionDigits: digits })
+    : "–";
+const percent = (part) => `${Math.round(part * 100)} %`;
+const latency = ({ p50Ms, p99Ms }) =>
+  p50Ms === undefined ? "–" : `${round(p50Ms, 1)} / ${round(p99Ms, 1)}`;
+
+function describe(turn) {
+  const parts = [`${round(turn.value)}`];
+  if (turn.perSecond !== undefined) {
+    parts.push(
+      `${round(turn.perSecond)}/s`,
+      `server ${percent(turn.serverLoad)}`,
+      `generator ${percent(turn.generatorLoad)}`,
+    );
+  }
+  if (turn.p50Ms !== undefined) parts.push(`p50/p99 ${latency(turn)} ms`);
+  return parts.join(", ");
+}
+
+/** The median over turns of each figure that every turn has. */
+function medians(turns) {
+  const keys = Object.keys(turns[0]);
+  return Object.fromEntries(keys.map((key) => [key, median(turns.map((turn) => turn[key]))]));
+}
+
+/** Turns in the order ours, theirs, ours, theirs …; the ratio is taken within each pair. */
+async function compare(work) {
+  console.log(`\n${work.name}: ${work.question} (${work.unit})`);
+  const rounds = options.quick ? Math.min(3, work.rounds) : work.rounds;
+  const sides = [
+    { label: options.self ? work.rival : "pandapush", turns: [] },
+    { label: work.rival, turns: [] },
+  ];
+  const start = (side, index) =>
+    Server.start(side.label, { isProfiled: options.profile && index === 0 });
+  const profile = [];
+  const retire = async (side) => {
+    profile.push(...((await side.server?.stop()) ?? []));
+    side.server = undefined;
+  };
+  const load = new Load();
+  try {
+    if (!work.isFresh) {
+      for (const [index, side] of sides.entries()) side.server = await start(side, index);
+    }
+    for (let round = 1; round <= rounds; round++) {
+      for (const [index, side] of sides.entries()) {
+        if (work.isFresh) side.server = await start(side, index);
+        const turn = await work.turn(load, side.server, options.quick);
+        side.turns.push(turn);
+        console.log(`  ${round}/${rounds} ${side.label.padEnd(9)} ${describe(turn)}`);
+        if (work.isFresh) await retire(side);
+      }
+    }
+  } catch (error) {
+    for (const side of sides) {
+      if (side.server?.output) console.error(`${side.label} said:\n${side.server.output}`);
+    }
+    throw error;
+  } finally {
+    load.stop();
+    for (const side of sides) await retire(side);
+  }
+  const [ours, theirs] = sides.map((side) => medians(side.turns));
+  const ratios = sides[0].turns.map((turn, index) => turn.value / sides[1].turns[index].value);
+  const ratio = median(ratios);
+  const { atLeast, atMost } = work;
+  const isReached = atLeast !== undefined ? ratio >= atLeast : ratio <= atMost;
+  console.log(`  ratio ${round(ratio, 2)} (${ratios.map((r) => round(r, 2)).join(", ")})`);
+  if (profile.length > 0) console.log(`  own time of functions:\n  ${profile.join("\n  ")}`);
+  const { name, question, unit, rival } = work;
+  return { name, question, unit, rival, ratio, ratios, atLeast, atMost, isReached, ours, theirs };
+}
+
+async function measureGrowth(rows) {
+  console.log("\ngrowth: server CPU per delivery");
+  for (const row of growth) {
+    // Generators of its own for each row: thousands of sockets leave their mark on a process.
+    const load = new Load();
+    try {
+      const turn = await growthTurn(load, row, options.quick);
+      rows.push({ name: row.name, ...turn });
+      console.log(`  ${row.name}: ${round(turn.costUs, 2)} µs (${describe(turn)})`);
+    } finally {
+      load.stop();
+    }
+  }
+}
+
+/** A work that fails is told and missed in the result; the others still run. */
+async function attempt(work) {
+  try {
+    await work();
+  } catch (error) {
+    console.error(error);
+    process.exitCode = 1;
+  }
+}
+
+const table = (head, rows) =>
+  [head, head.map(() => "---"), ...rows].map((cells) => `| ${cells.join(" | ")} |`).join("\n");
+
+function comparisonTable(results) {
+  const head = ["work", "unit", "Pandapush", "compared with", "ratio", "target", "reached"];
+  head.push("p50 / p99 ms", "theirs", "server CPU", "generator CPU");
+  return table(
+    head,
+    results.map((r) => [
+      `${r.name}: ${r.question}`,
+      r.unit,
+      round(r.ours.value),
+      `${r.rival} ${round(r.theirs.value)}`,
+      `**${round(r.ratio, 2)}**`,
+      r.atLeast === undefined ? `≤ ${r.atMost}` : `≥ ${r.atLeast}`,
+      r.isReached ? "yes" : "**no**",
+      latency(r.ours),
+      latency(r.theirs),
+      r.ours.serverLoad === undefined ? "–" : percent(r.ours.serverLoad),
+      r.ours.generatorLoad === undefined ? "–" : percent(r.ours.generatorLoad),
+    ]),
+  );
+}
+
+const growthTable = (rows) =>
+  table(
+    ["what grows", "µs of server CPU per delivery", "deliveries per second", "p50 / p99 ms"],
+    rows.map((row) => [row.name, round(row.costUs, 2), round(row.perSecond), latency(row)]),
+  );
+
+const cpus = os.cpus();
+const machine = {
+  date: new Date().toISOString().slice(0, 10),
+  cpu: cpus[0]?.model ?? "unknown",
+  cores: cpus.length,
+  memoryGiB: Math.round(os.totalmem() / 2 ** 30),
+  node: process.version,
+  system: `${os.type()} ${os.release()}`,
+};
+const where = `${machine.date}, ${machine.cpu}, ${machine.cores} cores, ${machine.memoryGiB} GiB, Node ${machine.node}, ${machine.system}`;
+
+console.log(where);
+const results = [];
+for (const work of comparisons) {
+  // Against itself, a comparison shows how far from 1 chance alone takes the ratio.
+  if (isWanted(work.name)) await attempt(async () => results.push(await compare(work)));
+}
+const growthRows = [];
+if (isWanted("growth") && !options.self) await attempt(() => measureGrowth(growthRows));
+
+const tables = [];
+if (results.length > 0) tables.push(comparisonTable(results));
+if (growthRows.length > 0) tables.push(growthTable(growthRows));
+console.log(`\n${where}\n\n${tables.join("\n\n")}`);
+
+if (!options.self && !options.profile) {
+  const file = path.join(BENCH, "results.json");
+  writeFileSync(
+    file,
+    `${JSON.stringify({ machine, quick: options.quick, results, growth: growthRows }, null, 2)}\n`,
+  );
+  // The page shows complete runs only.
+  if (wanted.length === 0 && !options.quick && process.exitCode === undefined) {
+    const page = path.join(BENCH, "README.md");
+    const text = readFileSync(page, "utf8");
+    const head = text.slice(0, text.indexOf(RESULTS_HEADING) + RESULTS_HEADING.length);
+    writeFileSync(page, `${head}\n\n${where}\n\n${tables.join("\n\n")}\n`);
+  }
+}
+if (!options.self && results.some((result) => !result.isReached)) process.exitCode = 1;

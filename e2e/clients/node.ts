@@ -1,0 +1,65 @@
+import { createRequire } from "node:module";
+import { CometD } from "cometd";
+import { adapt } from "cometd-nodejs-client";
+import { cometdAgent, type FayeClient, fayeAgent } from "./agents.js";
+import { type ClientKind, StockClient } from "./client.js";
+
+const require = createRequire(import.meta.url);
+
+export const fayeReleases = ["1.4.3", "1.4.0", "1.2.4", "1.1.3"] as const;
+
+interface FayeModule {
+  readonly Client: new (url: string, options: { readonly retry: number }) => FayeClient;
+}
+
+/** Faye's JavaScript client in Node. */
+export function fayeInNode(
+  release: (typeof fayeReleases)[number],
+  transport: "websocket" | "long-polling",
+): ClientKind {
+  return {
+    name: `faye ${release} in Node`,
+    transport,
+    publishes: true,
+    maxPublishLength: 100_000,
+    open: (url) =>
+      StockClient.open((report) => {
+        const faye = require(`faye-${release}`) as FayeModule;
+        const client = new faye.Client(`${url}/push`, { retry: 1 });
+        if (transport !== "websocket") client.disable("websocket");
+        const operate = fayeAgent(client, report);
+        return {
+          send: operate,
+          close: async () => {
+            client.disconnect();
+          },
+        };
+      }),
+  };
+}
+
+/** CometD's JavaScript client in Node, through the adapter of its authors. */
+export function cometdInNode(transport: "websocket" | "long-polling"): ClientKind {
+  return {
+    name: "cometd 9 in Node",
+    transport,
+    publishes: true,
+    maxPublishLength: 7_000,
+    open: (url) =>
+      StockClient.open((report) => {
+        adapt();
+        const client = new CometD();
+        for (const type of client.getTransportTypes()) {
+          if (type !== transport) client.unregisterTransport(type);
+        }
+        client.configure({ url: `${url}/push`, logLevel: "warn" });
+        const operate = cometdAgent(client, report);
+        return {
+          send: operate,
+          close: async () => {
+            client.disconnect();
+          },
+        };
+      }),
+  };
+}

@@ -1,0 +1,140 @@
+/**
+ * `npm test`: types, lint, format and every test, against real servers and clients. Arguments go
+ * to vitest: `npm test -- server/test/rest.test.ts`.
+ */
+import { spawnSync } from "node:child_process";
+import { accessSync, constants, existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { delimiter, join } from "node:path";
+import { npm, prepare, root, run, runScript, Stop, say } from "./prepare.mjs";
+
+/**
+ * What tests use beyond npm. Each is the program in its environment variable, else the first of
+ * `commands` on PATH, and must pass `check`. Tests find it in that same variable.
+ */
+const needs = [
+  {
+    what: "Chromium",
+    variable: "CHROMIUM_PATH",
+    commands: ["chromium", "chromium-browser", "google-chrome"],
+    check: ["--version"],
+    debian: ["chromium", "fonts-liberation"],
+  },
+  {
+    what: "Ruby with the gems faye, jwt and httparty",
+    variable: "RUBY_PATH",
+    commands: ["ruby"],
+    check: ["-e", 'require "faye"; require "jwt"; require "httparty"'],
+    debian: ["ruby", "ruby-faye", "ruby-jwt", "ruby-httparty"],
+  },
+  {
+    what: "curl",
+    variable: "CURL_PATH",
+    commands: ["curl"],
+    check: ["--version"],
+    debian: ["curl"],
+  },
+];
+
+await runScript(async () => {
+  await prepare();
+  const env = { ...process.env, ...(await findNeeds()) };
+  say("Checking types, lint and format …");
+  const check = npm(["run", "--silent", "check"]);
+  if ((await run(check.command, check.args, { env })) !== 0) {
+    throw new Stop("npm run check failed; no test was run.");
+  }
+  await runTests(env);
+});
+
+/** @returns the variables under which tests find each program */
+async function findNeeds() {
+  const missing = needs.filter((need) => find(need) === undefined);
+  if (missing.length > 0) await installOnDebian(missing);
+  const lacking = needs.filter((need) => find(need) === undefined);
+  if (lacking.length > 0) throw new Stop(describe(lacking));
+  return Object.fromEntries(needs.map((need) => [need.variable, find(need)]));
+}
+
+function find({ variable, commands, check }) {
+  const named = process.env[variable];
+  const candidates = named ? [named] : commands.flatMap(onPath);
+  return candidates.find((path) => spawnSync(path, check, { stdio: "ignore" }).status === 0);
+}
+
+function onPath(command) {
+  const directories = (process.env.PATH ?? "").split(delimiter).filter((each) => each !== "");
+  return directories.map((directory) => join(directory, command)).filter(isExecutable);
+}
+
+function isExecutable(path) {
+  try {
+    accessSync(path, constants.X_OK);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+async function installOnDebian(missing) {
+  if (process.getuid?.() !== 0 || !existsSync("/etc/debian_version")) return;
+  const packages = missing.flatMap((need) => need.debian);
+  say(`Installing what tests need with apt-get: ${packages.join(" ")} …`);
+  const env = { ...process.env, DEBIAN_FRONTEND: "noninteractive" };
+  await run("apt-get", ["-qq", "update"], { env });
+  await run("apt-get", ["-qq", "-y", "--no-install-recommends", "install", ...packages], { env });
+}
+
+function describe(lacking) {
+  const lines = lacking.map(({ what, variable, commands }) => {
+    const named = process.env[variable];
+    const looked = named ? `${variable}=${named} does not work` : `${commands.join(", ")} on PATH`;
+    return `  ${what} (looked for: ${looked}; or set ${variable})`;
+  });
+  return [
+    "Tests need programs that are missing here:",
+    ...lines,
+    "On Debian and Ubuntu this gets them:",
+    `  sudo apt-get install ${lacking.flatMap((need) => need.debian).join(" ")}`,
+  ].join("\n");
+}
+
+async function runTests(env) {
+  const directory = mkdtempSync(join(tmpdir(), "pandapush-test-"));
+  const report = join(directory, "report.json");
+  try {
+    const code = await run(
+      process.execPath,
+      [
+        join(root, "node_modules/vitest/vitest.mjs"),
+        "run",
+        ...["unit", "server", "e2e"].flatMap((project) => ["--project", project]),
+        "--reporter=default",
+        "--reporter=json",
+        `--outputFile.json=${report}`,
+        ...process.argv.slice(2),
+      ],
+      { env },
+    );
+    if (code !== 0) process.exitCode = code;
+    if (!existsSync(report)) throw new Stop("vitest ended without a report.");
+    printTotals(JSON.parse(readFileSync(report, "utf8")), code);
+  } finally {
+    rmSync(directory, { recursive: true, force: true });
+  }
+}
+
+/** The last line, for programs: `12 passed, 0 failed`. */
+function printTotals({ numPassedTests, numFailedTests, numPendingTests, testResults }, code) {
+  // A file that does not even load has failed, though it holds no failed test.
+  const brokenFiles = testResults.filter(
+    ({ status, assertionResults }) =>
+      status === "failed" && assertionResults.every((test) => test.status !== "failed"),
+  ).length;
+  const failed = numFailedTests + brokenFiles;
+  const skipped = numPendingTests > 0 ? `, ${numPendingTests} skipped` : "";
+  // vitest also fails for errors outside of any test.
+  console.log(
+    `${numPassedTests} passed, ${failed === 0 && code !== 0 ? 1 : failed} failed${skipped}`,
+  );
+}

@@ -1,0 +1,119 @@
+import { timingSafeEqual } from "node:crypto";
+import {
+  type Credentials,
+  covers,
+  type Grant,
+  type KeyId,
+  type ParsedChannel,
+  parseChannel,
+} from "@pandapush/protocol";
+import { Refusal } from "../errors.js";
+import { after, type MaybePromise } from "../maybe-promise.js";
+import type { KeyTable, LiveKey } from "./keys.js";
+import { readKeyId, VerifiedTokens } from "./token.js";
+
+type Action = "subscribe" | "publish";
+
+/**
+ * Decides whether `credentials` allow `action` on `channel` (a name or pattern, unparsed).
+ *
+ * The order of checks and their texts are those of docs/protocol.md, AUTH-1 to AUTH-14.
+ * @throws Refusal (or a promise rejected with it)
+ */
+export type Authorize = (
+  action: Action,
+  channel: string,
+  credentials: Credentials | undefined,
+) => MaybePromise<Grant>;
+
+export function createAuthorize(keys: KeyTable): Authorize {
+  const tokens = new VerifiedTokens();
+
+  return (action, channel, credentials) => {
+    const parsed = parseChannel(channel);
+    if (parsed === undefined) throw new Refusal("invalidChannelName");
+    if (action === "publish") refuseUnpublishable(parsed);
+    return after(keys.hasApp(parsed.appId), (hasApp) => {
+      if (!hasApp) throw new Refusal("unknownApplication");
+      if (action === "subscribe" && parsed.kind === "public") return { appId: parsed.appId };
+      // Parsed JSON may hold null where the type says undefined.
+      if (credentials === undefined || credentials === null) throw new Refusal("noAuth");
+      return authenticate(action, parsed, credentials);
+    });
+  };
+
+  function authenticate(
+    action: Action,
+    channel: ParsedChannel,
+    { token, key: keyId, secret }: Credentials,
+  ): MaybePromise<Grant> {
+    const hasKey = isPresent(keyId);
+    const isKeyText = typeof keyId === "string";
+    if (isPresent(token)) {
+      // A token beside a key only names the key: its secret is what counts then.
+      const known = typeof token === "string" ? tokens.find(token) : undefined;
+      const tokenKeyId = known?.keyId ?? readKeyId(token);
+      if (tokenKeyId === undefined || typeof token !== "string") throw new Refusal("invalidToken");
+      return after(keys.find(channel.appId, tokenKeyId), (key) => {
+        if (key === undefined || (hasKey && !isKeyText)) throw new Refusal("unknownKey");
+        if (hasKey) return grantBySecret(channel, key, secret);
+        const verified = tokens.verify(token, key.id, key.verifyToken, known);
+        refuseExpired(key);
+        if (verified.channel === undefined || !covers(verified.channel, channel.name)) {
+          throw new Refusal("tokenChannel");
+        }
+        if (action === "subscribe" && !verified.maySubscribe) throw new Refusal("tokenSub");
+        if (action === "publish" && !verified.mayPublish) throw new Refusal("tokenPub");
+        return grant(channel, key, verified.presence, Math.min(key.expiresAt, verified.expiresAt));
+      });
+    }
+    if (!hasKey) throw new Refusal("noTokenOrKey");
+    if (!isKeyText) throw new Refusal("unknownKey");
+    return after(keys.find(channel.appId, keyId as KeyId), (key) => {
+      if (key === undefined) throw new Refusal("unknownKey");
+      return grantBySecret(channel, key, secret);
+    });
+  }
+
+  function grantBySecret(channel: ParsedChannel, key: LiveKey, secret: unknown): Grant {
+    if (typeof secret !== "string" || !isSecretOf(key, secret)) throw new Refusal("invalidSecret");
+    refuseExpired(key);
+    return grant(channel, key, undefined, key.expiresAt);
+  }
+
+  function grant(
+    channel: ParsedChannel,
+    key: LiveKey,
+    presence: Grant["presence"],
+    expiresAt: number,
+  ): Grant {
+    keys.countUse(key.id);
+    return {
+      appId: channel.appId,
+      keyId: key.id,
+      ...(presence === undefined ? {} : { presence }),
+      ...(expiresAt === Number.POSITIVE_INFINITY ? {} : { expiresAt }),
+    };
+  }
+}
+
+/** Nobody's credentials allow these, so they are not asked for. */
+function refuseUnpublishable(channel: ParsedChannel): void {
+  if (channel.isPattern) throw new Refusal("invalidChannel", [channel.name]);
+  if (channel.kind === "meta") throw new Refusal("metaPublish");
+}
+
+function refuseExpired(key: LiveKey): void {
+  if (Date.now() >= key.expiresAt) throw new Refusal("expiredKey");
+}
+
+/** Clients send null or "" for what they were not configured with. */
+function isPresent(value: unknown): boolean {
+  return value !== undefined && value !== null && value !== "";
+}
+
+/** In a time that tells nothing of the secret but its length. */
+function isSecretOf(key: LiveKey, secret: string): boolean {
+  const given = Buffer.from(secret);
+  return given.length === key.secret.length && timingSafeEqual(given, key.secret);
+}

@@ -1,0 +1,343 @@
+import type { AppId, KeyId } from "@pandapush/protocol";
+import { Refusal } from "../errors.js";
+import type { MaybePromise } from "../maybe-promise.js";
+import type { Key, Store } from "../storage/store.js";
+import { tokenVerifier, type VerifyToken } from "./token.js";
+
+/** A key as decisions need it. Stays the same object as long as secret and expiry do. */
+export interface LiveKey {
+  readonly id: KeyId;
+  readonly appId: AppId;
+  readonly secret: Buffer;
+  /** ms since 1970; Infinity: never expires. */
+  readonly expiresAt: number;
+  readonly verifyToken: VerifyToken;
+}
+
+export interface Revoked {
+  readonly appIds: readonly AppId[];
+  readonly keyIds: readonly KeyId[];
+}
+
+interface Options {
+  /** Time between two reloads. */
+  readonly reloadMs: number;
+  /** Time between two writes of usage counts. */
+  readonly usageMs: number;
+  /** Told of failures that no caller hears of; the table goes on with what it has. */
+  readonly report: (problem: string, error: unknown) => void;
+}
+
+/** How soon a change made by another process is noticed, where the database can tell. */
+const pollMs = 500;
+
+/** Lookups a second for one application; the unknown ones share one count. About 60 µs each. */
+const maxLookups = 500;
+const lookupWindowMs = 1000;
+
+/** How long, and for how many ids, "there is none" is remembered. */
+const absentMs = 1000;
+const maxAbsent = 10_000;
+
+/** Longer ids are not in the database, whose columns end there. */
+const maxIdLength = 255;
+
+type Table = Map<AppId, Map<KeyId, LiveKey>>;
+
+/**
+ * All keys of all applications, in memory.
+ *
+ * Loaded whole and replaced, so what was deleted is gone: within a second where the database
+ * tells of changes, else after `reloadMs`. What is not in it is looked up, so a key works from
+ * the moment it exists. When the database is down, what is known goes on working.
+ */
+export class KeyTable {
+  private table: Table = new Map();
+  private version: number | undefined;
+  private loading: Promise<void> | undefined;
+  /** Something was written since the running load began: what it reads may be older. */
+  private isLoadOutdated = false;
+  private isFailing = false;
+  /** Tells a lookup that the table was replaced while it was under way. */
+  private generation = 0;
+
+  private readonly lookups = new Map<string, Promise<void>>();
+  private readonly lookupCounts = new Map<string, number>();
+  private lookupWindowEnd = 0;
+  /** Until when an id is known not to exist. */
+  private readonly absent = new Map<string, number>();
+
+  private readonly revokedListeners: ((revoked: Revoked) => void)[] = [];
+  private uses = new Map<KeyId, { count: number; lastUsed: number }>();
+  private writing: Promise<void> | undefined;
+  private readonly timers: NodeJS.Timeout[] = [];
+
+  constructor(
+    private readonly store: Store,
+    private readonly options: Options,
+  ) {}
+
+  /** Loads the table and keeps it up to date until `close()`. Rejects when the first load fails. */
+  async load(): Promise<void> {
+    await this.read();
+    this.every(this.options.reloadMs, () => this.changed());
+    this.every(this.options.usageMs, () => this.writeUses());
+    this.every(pollMs, () => this.poll());
+  }
+
+  /**
+   * At once when the application is known.
+   * @throws Refusal `unavailable` (or a promise rejected with it) when the database cannot tell
+   */
+  hasApp(appId: AppId): MaybePromise<boolean> {
+    if (this.table.has(appId)) return true;
+    const lookup = this.lookUp(appId, appId, async () => {
+      const app = await this.store.findApplication(appId);
+      return app && (() => this.table.set(app.id, new Map()));
+    });
+    return lookup === undefined ? false : lookup.then(() => this.table.has(appId));
+  }
+
+  /**
+   * A key of this application. At once when it is known.
+   * @throws Refusal `unavailable` (or a promise rejected with it) when the database cannot tell
+   */
+  find(appId: AppId, keyId: KeyId): MaybePromise<LiveKey | undefined> {
+    const keys = this.table.get(appId);
+    if (keys === undefined) return this.findInUnknownApp(appId, keyId);
+    const known = keys.get(keyId);
+    if (known !== undefined) return known;
+    // An application's id has no slash, so the names of keys and applications differ.
+    const lookup = this.lookUp(`${appId}/${keyId}`, appId, async () => {
+      const key = await this.store.findKey(appId, keyId);
+      return key && (() => this.table.get(appId)?.set(keyId, toLiveKey(key)));
+    });
+    return lookup?.then(() => this.table.get(appId)?.get(keyId));
+  }
+
+  /**
+   * Reloads: to be called after this process wrote to the store. Resolves when the table holds
+   * what was written, or when the reload failed, which is reported and tried again soon.
+   */
+  changed(): Promise<void> {
+    if (this.loading !== undefined) {
+      this.isLoadOutdated = true;
+      return this.loading;
+    }
+    this.loading = this.reload().finally(() => {
+      this.loading = undefined;
+    });
+    return this.loading;
+  }
+
+  /** `listener` is told what a reload no longer found. */
+  onRevoked(listener: (revoked: Revoked) => void): void {
+    this.revokedListeners.push(listener);
+  }
+
+  /** Counts one authorised subscribe or publish. */
+  countUse(keyId: KeyId): void {
+    const use = this.uses.get(keyId);
+    if (use === undefined) {
+      this.uses.set(keyId, { count: 1, lastUsed: Date.now() });
+    } else {
+      use.count++;
+      use.lastUsed = Date.now();
+    }
+  }
+
+  /** Writes the usage counts that are left. The store stays open. */
+  async close(): Promise<void> {
+    for (const timer of this.timers) clearInterval(timer);
+    await this.loading;
+    await this.writing;
+    await this.writeUses();
+  }
+
+  private every(ms: number, work: () => Promise<void>): void {
+    // Each of these reports its failures itself and never rejects.
+    const timer = setInterval(() => void work(), ms);
+    timer.unref();
+    this.timers.push(timer);
+  }
+
+  private async poll(): Promise<void> {
+    if (this.loading !== undefined) return;
+    try {
+      if (!this.isFailing && (await this.store.version()) === this.version) return;
+    } catch (error) {
+      this.reportFailure(error);
+      return;
+    }
+    await this.changed();
+  }
+
+  private async reload(): Promise<void> {
+    try {
+      await this.read();
+      this.isFailing = false;
+    } catch (error) {
+      this.reportFailure(error);
+    }
+  }
+
+  /** Once for a row of failures: polling would repeat it twice a second. */
+  private reportFailure(error: unknown): void {
+    if (!this.isFailing) this.options.report("Keys cannot be reloaded", error);
+    this.isFailing = true;
+  }
+
+  private async read(): Promise<void> {
+    let next: Table;
+    do {
+      this.isLoadOutdated = false;
+      // The version first: what is written after it shows as another version.
+      this.version = await this.store.version();
+      // The keys first: one whose application is gone by the second query is left out.
+      const keys = await this.store.keys();
+      next = new Map((await this.store.applications()).map((app) => [app.id, new Map()]));
+      for (const key of keys) next.get(key.appId)?.set(key.id, this.keepOrMake(key));
+    } while (this.isLoadOutdated);
+    this.replace(next);
+  }
+
+  private keepOrMake(key: Key): LiveKey {
+    const fresh = toLiveKey(key);
+    const live = this.table.get(key.appId)?.get(key.id);
+    const isSame = live?.expiresAt === fresh.expiresAt && live.secret.equals(fresh.secret);
+    return isSame ? live : fresh;
+  }
+
+  private replace(next: Table): void {
+    const appIds: AppId[] = [];
+    const keyIds: KeyId[] = [];
+    for (const [appId, keys] of this.table) {
+      const nextKeys = next.get(appId);
+      if (nextKeys === undefined) appIds.push(appId);
+      for (const keyId of keys.keys()) if (!nextKeys?.has(keyId)) keyIds.push(keyId);
+    }
+    this.table = next;
+    this.generation++;
+    this.absent.clear();
+    if (appIds.length === 0 && keyIds.length === 0) return;
+    for (const listener of this.revokedListeners) listener({ appIds, keyIds });
+  }
+
+  private findInUnknownApp(appId: AppId, keyId: KeyId): MaybePromise<LiveKey | undefined> {
+    const has = this.hasApp(appId);
+    if (typeof has === "boolean") return undefined;
+    return has.then((found) => (found ? this.find(appId, keyId) : undefined));
+  }
+
+  /**
+   * Asks the database for one id, once however many wait for it.
+   *
+   * @param query resolves to a function that puts what was found into the table
+   * @returns undefined when the id is known not to exist, else when the table holds the answer
+   */
+  private lookUp(
+    name: string,
+    appId: AppId,
+    query: () => Promise<(() => void) | undefined>,
+  ): Promise<void> | undefined {
+    const running = this.lookups.get(name);
+    if (running !== undefined) return running;
+    if (name.length > appId.length + 1 + maxIdLength || appId.length > maxIdLength)
+      return undefined;
+    const now = performance.now();
+    if ((this.absent.get(name) ?? 0) > now) return undefined;
+    this.countLookup(appId, now);
+    const lookup = this.runLookup(name, query).finally(() => this.lookups.delete(name));
+    this.lookups.set(name, lookup);
+    return lookup;
+  }
+
+  private async runLookup(
+    name: string,
+    query: () => Promise<(() => void) | undefined>,
+  ): Promise<void> {
+    for (;;) {
+      const generation = this.generation;
+      let put: (() => void) | undefined;
+      try {
+        put = await query();
+      } catch (error) {
+        this.options.report("A key cannot be looked up", error);
+        throw new Refusal("unavailable");
+      }
+      // A table that came meanwhile may know better, in either direction.
+      if (generation !== this.generation) continue;
+      if (put === undefined) {
+        if (this.absent.size >= maxAbsent) this.absent.clear();
+        this.absent.set(name, performance.now() + absentMs);
+      } else {
+        put();
+        // A load that read before this id was made would take it for a revoked one.
+        this.isLoadOutdated = true;
+      }
+      return;
+    }
+  }
+
+  private countLookup(appId: AppId, now: number): void {
+    if (now >= this.lookupWindowEnd) {
+      this.lookupCounts.clear();
+      this.lookupWindowEnd = now + lookupWindowMs;
+    }
+    const bucket = this.table.has(appId) ? appId : "";
+    const count = (this.lookupCounts.get(bucket) ?? 0) + 1;
+    if (count > maxLookups) {
+      throw new Refusal(
+        "unavailable",
+        [],
+        "Too many unknown applications or keys are being asked for; try again in a second.",
+      );
+    }
+    this.lookupCounts.set(bucket, count);
+  }
+
+  private writeUses(): Promise<void> {
+    if (this.writing !== undefined || this.uses.size === 0) return Promise.resolve();
+    const uses = this.uses;
+    this.uses = new Map();
+    this.writing = this.store
+      .recordUse(
+        Array.from(uses, ([keyId, { count, lastUsed }]) => ({
+          keyId,
+          count,
+          lastUsed: new Date(lastUsed),
+        })),
+      )
+      .catch((error: unknown) => {
+        this.options.report("Usage of keys cannot be written; it is kept for the next time", error);
+        this.takeBack(uses);
+      })
+      .finally(() => {
+        this.writing = undefined;
+      });
+    return this.writing;
+  }
+
+  private takeBack(uses: ReadonlyMap<KeyId, { count: number; lastUsed: number }>): void {
+    for (const [keyId, { count, lastUsed }] of uses) {
+      const since = this.uses.get(keyId);
+      if (since === undefined) this.uses.set(keyId, { count, lastUsed });
+      else since.count += count;
+    }
+  }
+}
+
+function toLiveKey(key: Key): LiveKey {
+  let verify: VerifyToken | undefined;
+  return {
+    id: key.id,
+    appId: key.appId,
+    secret: Buffer.from(key.secret),
+    expiresAt: key.expires?.getTime() ?? Number.POSITIVE_INFINITY,
+    // Most keys of a large table are never used on this node: made when needed.
+    get verifyToken() {
+      verify ??= tokenVerifier(key.secret);
+      return verify;
+    },
+  };
+}

@@ -1,0 +1,374 @@
+/**
+ * Bayeux 1.0: a batch of messages in, their replies out; one function for each meta channel.
+ *
+ * The messages of one connection are authorised and run in the order of their arrival. Only a
+ * held connect waits aside; the replies of its batch wait with it. Rules: docs/protocol.md.
+ */
+import {
+  type Advice,
+  bayeuxVersion,
+  type Channel,
+  type ConnectRequest,
+  connectionTypes,
+  type DisconnectRequest,
+  encodeBatch,
+  encodeEvent,
+  encodeReply,
+  type HandshakeRequest,
+  isBayeuxName,
+  isBayeuxPattern,
+  type PublishRequest,
+  parseBatch,
+  parseChannel,
+  type Reply,
+  type Request,
+  replyTo,
+  type SubscribeRequest,
+  type UnsubscribeRequest,
+} from "@pandapush/protocol";
+import type { Authorize } from "./auth/authorize.js";
+import { Refusal } from "./errors.js";
+import { after, inTurn, type MaybePromise } from "./maybe-promise.js";
+import type { Node } from "./node.js";
+import type { Encoder, Session } from "./session.js";
+import type { PushConnection } from "./transports/transport.js";
+
+/** What messages come by: one WebSocket, or one HTTP request. */
+export interface Source {
+  /** Events are pushed here once a connect has bound a session to it; HTTP requests have none. */
+  readonly push: PushConnection | undefined;
+  /** The client's network address, when it counts against limits. */
+  readonly address: string | undefined;
+  /** The session that the last connect bound; kept here by `Bayeux`. */
+  session: Session | undefined;
+}
+
+/**
+ * Sends the replies of one batch, once.
+ * @param lost to be called when they did not reach the kernel
+ */
+export type Respond = (text: string, lost: () => void) => void;
+
+export interface BayeuxOptions {
+  /** How long a connect is held, and what clients are told about it. */
+  readonly timeoutMs: number;
+  /** What clients wait between two connects. */
+  readonly intervalMs: number;
+  readonly batchMessages: number;
+  readonly onRefusal: (refusal: Refusal, channel: unknown) => void;
+  readonly logError: (error: unknown, what: string) => void;
+}
+
+/** Refused handshakes are repeated after this long, plus up to as much again. HS-5 */
+const handshakeRetryMs = 5_000;
+
+/** Clients of a node that shuts down return after this long, plus up to as much again. */
+const drainRetryMs = 1_000;
+
+export const bayeuxEncoder: Encoder = {
+  event: ({ channel, data, id, ext }) => encodeEvent(channel, data, id, ext),
+  subscriptionEnded: (clientId, subscription, error) =>
+    encodeReply({
+      channel: "/meta/subscribe",
+      clientId,
+      subscription,
+      successful: false,
+      error,
+    }),
+  join: encodeBatch,
+};
+
+/** A batch on its way: replies gather until every message of it has been answered. */
+interface Batch {
+  readonly source: Source;
+  readonly requests: readonly Request[];
+  readonly respond: Respond;
+  readonly replies: string[];
+  readonly connects: { readonly request: ConnectRequest; readonly session: Session }[];
+  readonly disconnected: Session[];
+}
+
+export class Bayeux {
+  private isDraining = false;
+
+  constructor(
+    private readonly node: Node,
+    private readonly authorize: Authorize,
+    private readonly options: BayeuxOptions,
+  ) {}
+
+  /**
+   * Runs a batch. Returns (or resolves) when the next batch of the same connection may run; the
+   * replies may come later, when a connect is held.
+   * @throws MalformedBatch at once, before anything has run
+   */
+  receive(source: Source, text: string, respond: Respond): MaybePromise<void> {
+    const requests = parseBatch(text, this.options.batchMessages);
+    const batch = { source, requests, respond, replies: [], connects: [], disconnected: [] };
+    return after(
+      inTurn(requests, (request) => this.handle(batch, request)),
+      () => this.finish(batch),
+    );
+  }
+
+  /** The answer to text that is no batch, for connections that have no status codes. */
+  refuse(detail: string): string {
+    const refusal = new Refusal("badRequest");
+    return encodeBatch([encodeFailure({ successful: false }, refusal.toBayeux(), detail)]);
+  }
+
+  /** The connection is gone; what it was sent in vain has been put back. The session lives on. */
+  closed(source: Source): void {
+    const { session } = source;
+    if (session === undefined) return;
+    source.session = undefined;
+    session.forget(source);
+    if (source.push !== undefined) session.detach(source.push);
+  }
+
+  /** A stream opened for this client; unknown ids are streams on which nothing comes. TR-ES-2 */
+  attach(source: Source, clientId: string): void {
+    const session = this.node.findSession(clientId);
+    if (session !== undefined) this.bind(source, session);
+  }
+
+  /** From now on connects are answered at once, with an interval that spreads the clients' return. */
+  drain(): void {
+    this.isDraining = true;
+  }
+
+  /** Answers every message, whatever happens: the one place where a message's errors are caught. */
+  private handle(batch: Batch, request: Request): MaybePromise<void> {
+    const reply = replyTo(request);
+    try {
+      if (request.error !== undefined) {
+        return this.fail(batch, request, reply, request.error, "The message carries an error.");
+      }
+      const handled = this.dispatch(batch, request, reply);
+      if (!(handled instanceof Promise)) return;
+      return handled.catch((error: unknown) => this.refuseMessage(batch, request, reply, error));
+    } catch (error) {
+      this.refuseMessage(batch, request, reply, error);
+    }
+  }
+
+  private dispatch(batch: Batch, request: Request, reply: Reply): MaybePromise<void> {
+    switch (request.kind) {
+      case "handshake":
+        return this.handshake(batch, request, reply);
+      case "connect":
+        return this.connect(batch, request);
+      case "subscribe":
+        return this.subscribe(batch, request, reply);
+      case "unsubscribe":
+        return this.unsubscribe(batch, request, reply);
+      case "disconnect":
+        return this.disconnect(batch, request, reply);
+      case "publish":
+        return this.publish(batch, request, reply);
+      case "other-meta":
+        throw new Refusal("forbiddenChannel", [String(request.channel)]);
+    }
+  }
+
+  private refuseMessage(batch: Batch, request: Request, reply: Reply, error: unknown): void {
+    const refusal = error instanceof Refusal ? error : new Refusal("internal");
+    if (!(error instanceof Refusal)) this.options.logError(error, `handle ${request.kind}`);
+    this.options.onRefusal(refusal, request.channel);
+    this.fail(batch, request, reply, refusal.toBayeux(), refusal.help);
+  }
+
+  private fail(batch: Batch, request: Request, reply: Reply, error: string, detail: string): void {
+    switch (request.kind) {
+      case "handshake":
+        reply.version = bayeuxVersion;
+        reply.supportedConnectionTypes = connectionTypes;
+        // Without an interval old clients would be back within milliseconds, for ever. HS-5
+        reply.advice = { reconnect: "handshake", interval: spread(handshakeRetryMs) };
+        break;
+      case "connect":
+        reply.clientId = undefined;
+        reply.advice = { reconnect: "handshake" };
+        break;
+      case "disconnect":
+        reply.clientId = undefined;
+        break;
+      case "subscribe":
+      case "unsubscribe":
+        reply.subscription = request.subscription || [];
+    }
+    batch.replies.push(encodeFailure(reply, error, detail));
+  }
+
+  // MUST version, supportedConnectionTypes · MAY ext
+  private handshake(batch: Batch, request: HandshakeRequest, reply: Reply): void {
+    const types = request.supportedConnectionTypes;
+    if (!types) throw new Refusal("missingParameter", ["supportedConnectionTypes"]);
+    const offered: unknown[] = Array.isArray(types) ? types : [types];
+    if (!offered.some(isConnectionType)) throw new Refusal("connectionTypes", offered.map(String));
+    if (!request.version) throw new Refusal("missingParameter", ["version"]);
+    if (this.isDraining) throw new Refusal("draining");
+    const session = this.node.createSession(bayeuxEncoder, batch.source.address);
+    reply.version = bayeuxVersion;
+    reply.supportedConnectionTypes = connectionTypes;
+    reply.clientId = session.clientId;
+    reply.advice = this.advice();
+    batch.replies.push(encodeReply(reply));
+  }
+
+  // MUST clientId, connectionType · MAY advice.timeout
+  private connect(batch: Batch, request: ConnectRequest): void {
+    const { connectionType } = request;
+    if (!connectionType) throw new Refusal("missingParameter", ["connectionType"]);
+    if (!isConnectionType(connectionType)) {
+      throw new Refusal("connectionTypes", [String(connectionType)]);
+    }
+    batch.connects.push({ request, session: this.findSession(request) });
+  }
+
+  // MUST clientId, subscription (a channel or an array) · MAY ext.auth
+  private subscribe(batch: Batch, request: SubscribeRequest, reply: Reply): MaybePromise<void> {
+    const names = readSubscription(request);
+    if (names.length > this.options.batchMessages) throw new Refusal("batchTooLong");
+    const session = this.findSession(request);
+    const rooms: string[] = [];
+    // Left to right; the first refusal stops, and those before it stay subscribed. SUB-4
+    const subscribed = inTurn(names, (name) => {
+      if (typeof name !== "string") throw new Refusal("invalidChannelName");
+      return after(this.authorize("subscribe", name, request.auth), (grant) => {
+        const channel = parseChannel(name);
+        if (channel === undefined) throw new Refusal("invalidChannelName");
+        // It may have ended while its key was looked up.
+        if (session.hasEnded) throw new Refusal("unknownClient", [session.clientId]);
+        return after(this.node.subscribe(session, channel, grant), (members) => {
+          if (members !== undefined) rooms.push(members);
+        });
+      });
+    });
+    return after(subscribed, () => {
+      reply.subscription = request.subscription;
+      if (rooms.length > 0) reply.ext = `{"presence":{"subscribe":${joinObjects(rooms)}}}`;
+      batch.replies.push(encodeReply(reply));
+    });
+  }
+
+  // MUST clientId, subscription
+  private unsubscribe(batch: Batch, request: UnsubscribeRequest, reply: Reply): void {
+    const names = readSubscription(request);
+    const session = this.findSession(request);
+    for (const name of names) {
+      if (typeof name !== "string" || !(isBayeuxName(name) || isBayeuxPattern(name))) {
+        throw new Refusal("invalidChannel", [String(name)]);
+      }
+      if (/^\/(?:meta|service)(?:\/|$)/.test(name)) throw new Refusal("forbiddenChannel", [name]);
+      this.node.unsubscribe(session, name);
+    }
+    reply.subscription = request.subscription;
+    batch.replies.push(encodeReply(reply));
+  }
+
+  // MUST clientId
+  private disconnect(batch: Batch, request: DisconnectRequest, reply: Reply): void {
+    batch.disconnected.push(this.findSession(request));
+    batch.replies.push(encodeReply(reply));
+  }
+
+  // MUST channel, data · MAY ext.auth, data.__auth. The clientId is not looked at. PUB-6
+  private publish(batch: Batch, request: PublishRequest, reply: Reply): MaybePromise<void> {
+    const { channel, data, ext } = request;
+    if (data === undefined) throw new Refusal("missingParameter", ["data"]);
+    if (typeof channel !== "string" || !isBayeuxName(channel)) {
+      throw new Refusal("invalidChannel", [String(channel ?? "")]);
+    }
+    return after(this.authorize("publish", channel, request.auth), (grant) =>
+      after(this.node.publish(grant, channel as Channel, data, ext), () => {
+        batch.replies.push(encodeReply(reply));
+      }),
+    );
+  }
+
+  /** Everything but the connects is answered: hold those, or respond. */
+  private finish(batch: Batch): void {
+    const { source, replies, connects, disconnected } = batch;
+    const losses: (() => void)[] = [];
+    let held = connects.length;
+    const respond = (): void =>
+      batch.respond(encodeBatch(replies), () => {
+        for (const lost of losses) lost();
+      });
+    if (held === 0) respond();
+    for (const { request, session } of connects) {
+      this.bind(source, session);
+      const answer = (events: readonly string[], lost: () => void): void => {
+        const advice = this.advice(request.connectionType);
+        replies.push(encodeReply({ ...replyTo(request), advice }), ...events);
+        losses.push(lost);
+        if (--held === 0) respond();
+      };
+      session.hold({ source, answer }, this.holdMs(request));
+    }
+    // The disconnect's own reply comes before that of a held connect, and before the close. DIS-2
+    for (const session of disconnected) session.end("disconnect");
+  }
+
+  private bind(source: Source, session: Session): void {
+    const previous = source.session;
+    if (previous !== undefined && previous !== session) {
+      previous.answerFrom(source);
+      if (source.push !== undefined) previous.detach(source.push);
+    }
+    source.session = session;
+    if (source.push !== undefined) session.attach(source.push);
+  }
+
+  private findSession(request: Request): Session {
+    const { clientId } = request;
+    if (!clientId) throw new Refusal("missingParameter", ["clientId"]);
+    const session = typeof clientId === "string" ? this.node.findSession(clientId) : undefined;
+    if (session === undefined) throw new Refusal("unknownClient", [String(clientId)]);
+    return session;
+  }
+
+  private holdMs({ connectionType, timeoutMs }: ConnectRequest): number {
+    if (connectionType === "eventsource" || this.isDraining) return 0;
+    return Math.min(timeoutMs ?? this.options.timeoutMs, this.options.timeoutMs);
+  }
+
+  private advice(connectionType?: unknown): Advice {
+    const { timeoutMs, intervalMs } = this.options;
+    if (this.isDraining) {
+      return { reconnect: "retry", interval: spread(drainRetryMs), timeout: timeoutMs };
+    }
+    // An EventSource client's connects only say that it lives. TR-ES-4
+    return connectionType === "eventsource"
+      ? { reconnect: "retry", interval: timeoutMs, timeout: 0 }
+      : { reconnect: "retry", interval: intervalMs, timeout: timeoutMs };
+  }
+}
+
+function encodeFailure(reply: Reply, error: string, detail: string): string {
+  reply.successful = false;
+  reply.error = error;
+  reply.ext = `{"detail":${JSON.stringify(detail)}}`;
+  return encodeReply(reply);
+}
+
+function isConnectionType(type: unknown): boolean {
+  return (connectionTypes as readonly unknown[]).includes(type);
+}
+
+/** `[]` is a subscription to nothing, and succeeds. */
+function readSubscription({ subscription }: SubscribeRequest | UnsubscribeRequest): unknown[] {
+  if (!subscription) throw new Refusal("missingParameter", ["subscription"]);
+  return Array.isArray(subscription) ? subscription : [subscription];
+}
+
+/** The text of one JSON object with the members of all; none of them is empty. */
+function joinObjects(objects: readonly string[]): string {
+  return `{${objects.map((object) => object.slice(1, -1)).join(",")}}`;
+}
+
+/** Between one and two times `ms`, so that many clients do not return at once. */
+function spread(ms: number): number {
+  return Math.round(ms * (1 + Math.random()));
+}

@@ -1,0 +1,175 @@
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import { ConfigError, describeVariables, readConfig, readEnvironment } from "./config.js";
+
+function faults(env: NodeJS.ProcessEnv): readonly string[] {
+  try {
+    readConfig(env);
+  } catch (error) {
+    if (error instanceof ConfigError) return error.faults;
+    throw error;
+  }
+  return [];
+}
+
+test("an empty environment gives the documented defaults", () => {
+  expect(readConfig({})).toEqual({
+    config: {
+      port: 3000,
+      trustProxy: [],
+      log: { level: "info" },
+      bayeux: { timeoutMs: 30_000, intervalMs: 0, pingIntervalMs: 25_000 },
+      statisticsIntervalMs: 5000,
+      drainMs: 10_000,
+      cacheTtlMs: 300_000,
+      keyStatsIntervalMs: 60_000,
+      database: { path: "localdata/db.sqlite" },
+      limits: {
+        messageBytes: 262_144,
+        batchMessages: 1000,
+        outboxMessages: 10_000,
+        outboxBytes: 4_194_304,
+        socketBufferBytes: 4_194_304,
+        subscriptionsPerSession: 2000,
+        sessionsPerAddress: 10_000,
+        unboundSocketsPerAddress: 10_000,
+        unboundSocketMs: 120_000,
+        presenceBytes: 4096,
+        presenceMembers: 10_000,
+        backlogMessages: 20_000,
+        backlogBytes: 67_108_864,
+      },
+    },
+    warnings: [],
+  });
+});
+
+test("every default is an allowed value", () => {
+  const defaults = describeVariables().map(({ name, default: value }) => [name, value]);
+  expect(readConfig(Object.fromEntries(defaults))).toEqual(readConfig({}));
+});
+
+test("what is set counts, and an empty variable is not set", () => {
+  const { config } = readConfig({
+    PORT: "0",
+    HOST: "127.0.0.1",
+    LOG_LEVEL: "debug",
+    LOG_PATH: "/tmp/log",
+    TRUST_PROXY: "loopback, 10.0.0.0/8,::1",
+    DATABASE: "sqlite",
+    DATABASE_PATH: "/data/db",
+    MAX_MESSAGE_BYTES: "2048",
+    DRAIN_MS: "",
+    DEV_APPLICATION_ID: "dev~app",
+    DEV_KEY_ID: "dev-key",
+    DEV_KEY_SECRET: "secret with spaces",
+  });
+  expect(config).toMatchObject({
+    port: 0,
+    host: "127.0.0.1",
+    log: { level: "debug", path: "/tmp/log" },
+    trustProxy: ["loopback", "10.0.0.0/8", "::1"],
+    database: { path: "/data/db" },
+    drainMs: 10_000,
+    devApplication: { appId: "dev~app", keyId: "dev-key", secret: "secret with spaces" },
+  });
+  expect(config.limits.messageBytes).toBe(2048);
+});
+
+test("the configuration cannot be changed", () => {
+  const { config } = readConfig({});
+  expect(Object.isFrozen(config)).toBe(true);
+  expect(Object.isFrozen(config.limits)).toBe(true);
+  expect(Object.isFrozen(config.trustProxy)).toBe(true);
+});
+
+test("all faults are named at once, with what is allowed", () => {
+  const env = { PORT: "70000", LOG_LEVEL: "loud", DATABASE: "postgres", TRUST_PROXY: "everyone" };
+  expect(faults(env)).toEqual([
+    'PORT is "70000"; allowed: an integer from 0 to 65535',
+    expect.stringContaining('TRUST_PROXY is "everyone"; allowed: a comma-separated list'),
+    'LOG_LEVEL is "loud"; allowed: one of trace, debug, info, warn, error, fatal, silent',
+    'DATABASE is "postgres"; allowed: only sqlite (this version has no other database)',
+  ]);
+  expect(() => readConfig(env)).toThrow(/has 4 faults:\n {2}PORT is "70000".*\n {2}TRUST_PROXY/);
+});
+
+test.each(["-1", "1.5", "1e3", "0x10", "abc", " 3000", "3000 ", "99999999999999999999"])(
+  "%j is no integer",
+  (PORT) => {
+    expect(faults({ PORT })).toHaveLength(1);
+  },
+);
+
+test("a fault does not show a secret", () => {
+  const secret = "s".repeat(1025);
+  const found = faults({ DEV_APPLICATION_ID: "a", DEV_KEY_ID: "k", DEV_KEY_SECRET: secret });
+  expect(found).toEqual(["DEV_KEY_SECRET is set to something; allowed: 1 to 1024 characters"]);
+});
+
+test("the development application needs all of its variables", () => {
+  expect(faults({ DEV_APPLICATION_ID: "app" })).toEqual([
+    "DEV_KEY_ID and DEV_KEY_SECRET missing; allowed: all of DEV_APPLICATION_ID, DEV_KEY_ID, DEV_KEY_SECRET, or none",
+  ]);
+});
+
+test.each(["a/b", "a b", "*", "é", "x".repeat(256)])("%j is no id for a channel", (id) => {
+  const found = faults({ DEV_APPLICATION_ID: id, DEV_KEY_ID: "k", DEV_KEY_SECRET: "s" });
+  expect(found).toEqual([expect.stringContaining("DEV_APPLICATION_ID is")]);
+});
+
+test("variables of Pandapush 2.2 that have no use here start with a warning", () => {
+  const { warnings } = readConfig({ REDIS_HOSTS: "a:1,b:2", ADMIN_PASSWORD: "hidden" });
+  expect(warnings).toEqual([
+    "REDIS_HOSTS is set but not used by this version",
+    "ADMIN_PASSWORD is set but not used by this version",
+  ]);
+});
+
+test("what a container orchestrator injects is ignored with one warning", () => {
+  const { warnings } = readConfig({
+    REDIS_PORT: "tcp://10.0.0.1:6379",
+    REDIS_PORT_6379_TCP_ADDR: "10.0.0.1",
+    REDIS_SERVICE_HOST: "10.0.0.1",
+    DATABASE_PORT: "tcp://10.0.0.2:5432",
+    KUBERNETES_SERVICE_HOST: "10.0.0.3",
+  });
+  expect(warnings).toEqual([
+    "REDIS_PORT, REDIS_PORT_6379_TCP_ADDR, REDIS_SERVICE_HOST, DATABASE_PORT: ignored, as set by a container orchestrator",
+  ]);
+});
+
+test("misspelt variables are noticed, those of other programs are not", () => {
+  const { warnings } = readConfig({
+    MAX_MESAGE_BYTES: "1",
+    MAX_FISH: "1",
+    TRUSTPROXY: "1",
+    PATH: "/bin",
+    HOME: "/root",
+    NODE_ENV: "production",
+    HOSTNAME: "node1",
+    SESSION_MANAGER: "local/x",
+    npm_config_port: "1",
+  });
+  expect(warnings).toEqual([
+    "MAX_MESAGE_BYTES is unknown; did you mean MAX_MESSAGE_BYTES?",
+    "MAX_FISH is unknown and has no effect",
+    "TRUSTPROXY is unknown; did you mean TRUST_PROXY?",
+  ]);
+});
+
+test("the .env file of a folder completes the environment, which wins", async () => {
+  const folder = await mkdtemp(join(tmpdir(), "pandapush-config-"));
+  const [name, value] = Object.entries(process.env).find(([, text]) => text !== "") ?? [];
+  if (name === undefined) throw new Error("an empty environment");
+  await writeFile(join(folder, ".env"), `PANDAPUSH_TEST="from the file" # why\n${name}=wrong\n`);
+  expect(readEnvironment(folder)).toMatchObject({
+    PANDAPUSH_TEST: "from the file",
+    [name]: value,
+  });
+  await rm(folder, { recursive: true });
+  expect(readEnvironment(folder)).toEqual(process.env);
+  expect(process.env.PANDAPUSH_TEST).toBeUndefined();
+});

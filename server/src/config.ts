@@ -1,0 +1,555 @@
+/**
+ * Every environment variable: name, type, range, default, meaning. The only reader of
+ * `process.env`. `docs/configuration.md` and `.env.example` are generated from here.
+ */
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import type { AppId, KeyId } from "@pandapush/protocol";
+import { parse as parseDotenv } from "dotenv";
+import proxyAddr from "proxy-addr";
+
+/** Bounds of what clients can make the server keep. Bytes, counts and milliseconds. */
+export interface Limits {
+  readonly messageBytes: number;
+  readonly batchMessages: number;
+  readonly outboxMessages: number;
+  readonly outboxBytes: number;
+  readonly socketBufferBytes: number;
+  readonly subscriptionsPerSession: number;
+  readonly sessionsPerAddress: number;
+  readonly unboundSocketsPerAddress: number;
+  readonly unboundSocketMs: number;
+  readonly presenceBytes: number;
+  readonly presenceMembers: number;
+  readonly backlogMessages: number;
+  readonly backlogBytes: number;
+}
+
+export interface Config {
+  /** 0: any free port. */
+  readonly port: number;
+  /** Absent: all interfaces, IPv6 and IPv4. */
+  readonly host?: string;
+  /** Addresses, CIDR ranges and names that the `proxy-addr` package compiles; empty: trust nobody. */
+  readonly trustProxy: readonly string[];
+  readonly log: {
+    readonly level: LogLevel;
+    /** Absent: standard output. */
+    readonly path?: string;
+  };
+  readonly bayeux: {
+    readonly timeoutMs: number;
+    readonly intervalMs: number;
+    readonly pingIntervalMs: number;
+  };
+  readonly statisticsIntervalMs: number;
+  readonly drainMs: number;
+  readonly cacheTtlMs: number;
+  readonly keyStatsIntervalMs: number;
+  readonly database: { readonly path: string };
+  /** Made at start when it is missing, with one key. */
+  readonly devApplication?: {
+    readonly appId: AppId;
+    readonly keyId: KeyId;
+    readonly secret: string;
+  };
+  readonly limits: Limits;
+}
+
+const logLevels = ["trace", "debug", "info", "warn", "error", "fatal", "silent"] as const;
+export type LogLevel = (typeof logLevels)[number];
+
+/** The configuration cannot be used. The message lists every fault, and no secret. */
+export class ConfigError extends Error {
+  override readonly name = "ConfigError";
+
+  /** @param faults one sentence each: the variable, its value, what is allowed */
+  constructor(readonly faults: readonly string[]) {
+    super(
+      `The configuration has ${faults.length === 1 ? "a fault" : `${faults.length} faults`}:\n${faults
+        .map((fault) => `  ${fault}`)
+        .join("\n")}`,
+    );
+  }
+}
+
+interface Variable<T> {
+  readonly group: string;
+  readonly doc: string;
+  /** What is allowed, in words: the documentation's column and the end of every fault. */
+  readonly allowed: string;
+  /** As it would be written in a `.env` file; absent: none. */
+  readonly default?: string;
+  readonly isSecret?: boolean;
+  /** undefined: the text is not allowed. Not called for an unset or empty variable. */
+  read(text: string): T | undefined;
+}
+
+/** A variable that always has a value. */
+type Defaulted<T> = Variable<T> & { readonly default: string };
+
+interface Words {
+  readonly group: string;
+  readonly doc: string;
+}
+
+function integer(
+  words: Words,
+  range: { default: number; min: number; max: number; unit?: "ms" | "bytes" },
+): Defaulted<number> {
+  const unit = range.unit === undefined ? "" : { ms: " milliseconds", bytes: " bytes" }[range.unit];
+  return {
+    ...words,
+    allowed: `an integer from ${range.min} to ${range.max}${unit}`,
+    default: String(range.default),
+    read(text) {
+      const value = /^\d{1,15}$/.test(text) ? Number(text) : Number.NaN;
+      return value >= range.min && value <= range.max ? value : undefined;
+    },
+  };
+}
+
+function oneOf<const T extends string>(
+  words: Words,
+  values: readonly T[],
+  fallback: T,
+  note = "",
+): Defaulted<T> {
+  return {
+    ...words,
+    allowed:
+      values.length === 1 ? `only ${values[0]}${note}` : `one of ${values.join(", ")}${note}`,
+    default: fallback,
+    read: (text) => values.find((value) => value === text),
+  };
+}
+
+function text<W extends Words & { allowed: string; default?: string }>(
+  words: W,
+): W & Pick<Variable<string>, "read"> {
+  return { ...words, read: (value) => value };
+}
+
+const network = "Network";
+const logging = "Logging";
+const timing = "Timing";
+const limits = "Limits";
+const storage = "Database and keys";
+const development = "Development application";
+
+const day = 86_400_000;
+const hour = 3_600_000;
+const gibibyte = 1_073_741_824;
+
+/** An id that can stand in a channel, in a Basic authorization header and in the database. */
+const idGrammar = /^[A-Za-z0-9_~-]{1,255}$/;
+const idAllowed = "1 to 255 letters, digits, - _ ~";
+
+const variables = {
+  PORT: integer(
+    { group: network, doc: "Port of the HTTP and WebSocket server. 0 takes any free port." },
+    { default: 3000, min: 0, max: 65_535 },
+  ),
+  HOST: text({
+    group: network,
+    doc: "Address to listen on. Unset: all interfaces, IPv6 and IPv4.",
+    allowed: "an IP address or a host name of this machine",
+  }),
+  TRUST_PROXY: {
+    group: network,
+    doc: "Proxies whose `X-Forwarded-For` is believed. Unset: nobody's, and a client's address is that of its connection. Limits per address count what this yields.",
+    allowed:
+      "a comma-separated list of IP addresses, CIDR ranges, and the names loopback, linklocal, uniquelocal",
+    read(value: string): readonly string[] | undefined {
+      const list = splitList(value);
+      try {
+        proxyAddr.compile(list);
+      } catch (error) {
+        if (error instanceof TypeError) return undefined;
+        throw error;
+      }
+      return list;
+    },
+  } satisfies Variable<readonly string[]>,
+
+  LOG_LEVEL: oneOf({ group: logging, doc: "Least severity that is written." }, logLevels, "info"),
+  LOG_PATH: text({
+    group: logging,
+    doc: "File to append the log to. Unset: standard output.",
+    allowed: "a path",
+  }),
+
+  BAYEUX_TIMEOUT_MS: integer(
+    {
+      group: timing,
+      doc: "How long a `/meta/connect` without messages is held before it is answered; told to clients as `advice.timeout`.",
+    },
+    { default: 30_000, min: 0, max: hour, unit: "ms" },
+  ),
+  BAYEUX_INTERVAL_MS: integer(
+    {
+      group: timing,
+      doc: "How long a client waits before its next `/meta/connect`; told to clients as `advice.interval`.",
+    },
+    { default: 0, min: 0, max: hour, unit: "ms" },
+  ),
+  PING_INTERVAL_MS: integer(
+    {
+      group: timing,
+      doc: "Time between WebSocket pings, by which dead connections are noticed. Keep it below the idle timeout of proxies.",
+    },
+    { default: 25_000, min: 10, max: hour, unit: "ms" },
+  ),
+  STATISTICS_INTERVAL_MS: integer(
+    { group: timing, doc: "Time between two events on `/<applicationId>/meta/statistics`." },
+    { default: 5000, min: 10, max: hour, unit: "ms" },
+  ),
+  DRAIN_MS: integer(
+    {
+      group: timing,
+      doc: "How long the server takes at most, after SIGTERM, to answer and close what is open.",
+    },
+    { default: 10_000, min: 0, max: hour, unit: "ms" },
+  ),
+
+  MAX_MESSAGE_BYTES: integer(
+    {
+      group: limits,
+      doc: "Largest request body, WebSocket message, or published message.",
+    },
+    { default: 262_144, min: 1024, max: 67_108_864, unit: "bytes" },
+  ),
+  MAX_BATCH_MESSAGES: integer(
+    { group: limits, doc: "Most Bayeux messages in one request or WebSocket message." },
+    { default: 1000, min: 1, max: 1_000_000 },
+  ),
+  MAX_OUTBOX_MESSAGES: integer(
+    {
+      group: limits,
+      doc: "Most messages that wait for a session between two of its connections or polls.",
+    },
+    { default: 10_000, min: 1, max: 10_000_000 },
+  ),
+  MAX_OUTBOX_BYTES: integer(
+    { group: limits, doc: "Most bytes that wait for a session, as `MAX_OUTBOX_MESSAGES`." },
+    { default: 4_194_304, min: 1024, max: gibibyte, unit: "bytes" },
+  ),
+  MAX_SOCKET_BUFFER_BYTES: integer(
+    {
+      group: limits,
+      doc: "Bytes written to a connection and not yet taken by the network; above it the client is too slow and its connection is closed.",
+    },
+    { default: 4_194_304, min: 1024, max: gibibyte, unit: "bytes" },
+  ),
+  MAX_SUBSCRIPTIONS_PER_SESSION: integer(
+    { group: limits, doc: "Most channels and patterns that one session is subscribed to." },
+    { default: 2000, min: 1, max: 1_000_000 },
+  ),
+  MAX_SESSIONS_PER_ADDRESS: integer(
+    {
+      group: limits,
+      doc: "Most sessions from one client address. Loopback addresses are not limited. Set `TRUST_PROXY` behind a proxy.",
+    },
+    { default: 10_000, min: 1, max: 10_000_000 },
+  ),
+  MAX_UNBOUND_SOCKETS_PER_ADDRESS: integer(
+    {
+      group: limits,
+      doc: "Most WebSocket connections from one client address that carry no session yet. Loopback addresses are not limited.",
+    },
+    { default: 10_000, min: 1, max: 10_000_000 },
+  ),
+  UNBOUND_SOCKET_MS: integer(
+    {
+      group: limits,
+      doc: "A WebSocket connection that carries no session for this long is closed.",
+    },
+    { default: 120_000, min: 10, max: day, unit: "ms" },
+  ),
+  MAX_PRESENCE_BYTES: integer(
+    { group: limits, doc: "Largest presence object of a member, as JSON text." },
+    { default: 4096, min: 16, max: 1_048_576, unit: "bytes" },
+  ),
+  MAX_PRESENCE_MEMBERS: integer(
+    { group: limits, doc: "Most members of one presence channel." },
+    { default: 10_000, min: 1, max: 1_000_000 },
+  ),
+  MAX_BACKLOG_MESSAGES: integer(
+    {
+      group: limits,
+      doc: "Most publications of one application that wait for delivery; above it publishing is refused for the moment.",
+    },
+    { default: 20_000, min: 1, max: 10_000_000 },
+  ),
+  MAX_BACKLOG_BYTES: integer(
+    { group: limits, doc: "Most bytes that wait for delivery, as `MAX_BACKLOG_MESSAGES`." },
+    { default: 67_108_864, min: 1024, max: 16 * gibibyte, unit: "bytes" },
+  ),
+
+  DATABASE: oneOf(
+    { group: storage, doc: "Kind of the database that holds applications and keys." },
+    ["sqlite"],
+    "sqlite",
+    " (this version has no other database)",
+  ),
+  DATABASE_PATH: text({
+    group: storage,
+    doc: "SQLite file, relative to the working directory; it and its folder are made at the first start. The database runs in WAL mode: back it up with `sqlite3 <file> .backup`, not by copying the file alone.",
+    allowed: "a path",
+    default: "localdata/db.sqlite",
+  }),
+  CACHE_TTL_MS: integer(
+    {
+      group: storage,
+      doc: "Time between two reloads of all keys. Changes are noticed within a second without it; this is the safety net.",
+    },
+    { default: 300_000, min: 100, max: day, unit: "ms" },
+  ),
+  KEY_STATS_INTERVAL_MS: integer(
+    { group: storage, doc: "Time between two writes of how often keys were used." },
+    { default: 60_000, min: 10, max: day, unit: "ms" },
+  ),
+
+  DEV_APPLICATION_ID: id("Id of an application that is made at start when it is missing."),
+  DEV_KEY_ID: id("Id of its key, which is valid for 100 years."),
+  DEV_KEY_SECRET: {
+    group: development,
+    doc: "Secret of that key. Needs `DEV_APPLICATION_ID` and `DEV_KEY_ID`, as these need it.",
+    allowed: "1 to 1024 characters",
+    isSecret: true,
+    read: (value: string) => (value.length <= 1024 ? value : undefined),
+  } satisfies Variable<string>,
+};
+
+function id(doc: string): Variable<string> {
+  return {
+    group: development,
+    doc,
+    allowed: idAllowed,
+    read: (value) => (idGrammar.test(value) ? value : undefined),
+  };
+}
+
+/** What Pandapush 2.2 and its deployments set and this version does not read. */
+const unusedNames = [
+  "REDIS_HOSTS",
+  "REDIS_URL_ENV_VARS",
+  "DATABASE_ADDRESS",
+  "DATABASE_PORT",
+  "DATABASE_USERNAME",
+  "DATABASE_PASSWORD",
+  "DATABASE_NAME",
+  "SESSION_PRIVATE_KEY",
+  "AUTH_METHOD",
+  "ADMIN_USERNAME",
+  "ADMIN_PASSWORD",
+  "OKTA_ISSUER",
+  "OKTA_CLIENT_ID",
+  "OKTA_CLIENT_SECRET",
+  "OKTA_REDIRECT_URI",
+  "OKTA_STRIP_DOMAIN",
+  "ROOT_ADMINS",
+  "STATSD_HOST",
+  "STATSD_PORT",
+  "STATSD_PREFIX",
+  "CONNECTIONS_STATS_INTERVAL",
+  "ENVIRONMENTS",
+  "CG_ENVIRONMENT",
+  "CG_GIT_COMMIT_ID",
+] as const;
+
+/** Unknown names that begin so are taken for misspelt ones of ours. */
+const families =
+  /^(?:ADMIN|AUTH|BAYEUX|CACHE|CG|DATABASE|DEV|DRAIN|KEY_STATS|LOG|MAX|OKTA|PING|REDIS|STATISTICS|STATSD|TRUST|UNBOUND)_/;
+
+/** What container orchestrators inject for a service named, say, `redis`. */
+const injectedName = /_(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT_\d+_(?:TCP|UDP)(?:_\w+)?)$/;
+const injectedValue = /^(?:tcp|udp|sctp):\/\//;
+
+type Name = keyof typeof variables;
+type Values = {
+  readonly [K in Name]: (typeof variables)[K] extends Defaulted<infer T>
+    ? T
+    : (typeof variables)[K] extends Variable<infer T>
+      ? T | undefined
+      : never;
+};
+
+/**
+ * Checks the environment and gives it names, types and units. An empty variable counts as unset.
+ *
+ * @returns the frozen configuration, and one sentence for each variable that has no effect
+ * @throws ConfigError with all faults
+ */
+export function readConfig(env: NodeJS.ProcessEnv): { config: Config; warnings: string[] } {
+  const faults: string[] = [];
+  const values = readValues(env, faults);
+  const devApplication = readDevApplication(env, values, faults);
+  if (faults.length > 0) throw new ConfigError(faults);
+  const config: Config = {
+    port: values.PORT,
+    ...(values.HOST === undefined ? {} : { host: values.HOST }),
+    trustProxy: values.TRUST_PROXY ?? [],
+    log: {
+      level: values.LOG_LEVEL,
+      ...(values.LOG_PATH === undefined ? {} : { path: values.LOG_PATH }),
+    },
+    bayeux: {
+      timeoutMs: values.BAYEUX_TIMEOUT_MS,
+      intervalMs: values.BAYEUX_INTERVAL_MS,
+      pingIntervalMs: values.PING_INTERVAL_MS,
+    },
+    statisticsIntervalMs: values.STATISTICS_INTERVAL_MS,
+    drainMs: values.DRAIN_MS,
+    cacheTtlMs: values.CACHE_TTL_MS,
+    keyStatsIntervalMs: values.KEY_STATS_INTERVAL_MS,
+    database: { path: values.DATABASE_PATH },
+    ...(devApplication === undefined ? {} : { devApplication }),
+    limits: {
+      messageBytes: values.MAX_MESSAGE_BYTES,
+      batchMessages: values.MAX_BATCH_MESSAGES,
+      outboxMessages: values.MAX_OUTBOX_MESSAGES,
+      outboxBytes: values.MAX_OUTBOX_BYTES,
+      socketBufferBytes: values.MAX_SOCKET_BUFFER_BYTES,
+      subscriptionsPerSession: values.MAX_SUBSCRIPTIONS_PER_SESSION,
+      sessionsPerAddress: values.MAX_SESSIONS_PER_ADDRESS,
+      unboundSocketsPerAddress: values.MAX_UNBOUND_SOCKETS_PER_ADDRESS,
+      unboundSocketMs: values.UNBOUND_SOCKET_MS,
+      presenceBytes: values.MAX_PRESENCE_BYTES,
+      presenceMembers: values.MAX_PRESENCE_MEMBERS,
+      backlogMessages: values.MAX_BACKLOG_MESSAGES,
+      backlogBytes: values.MAX_BACKLOG_BYTES,
+    },
+  };
+  return { config: freezeDeep(config), warnings: warnings(env) };
+}
+
+/**
+ * The process's environment, completed from the `.env` file of the working directory.
+ * What is set in the environment wins.
+ */
+export function readEnvironment(directory = process.cwd()): NodeJS.ProcessEnv {
+  let file: Buffer;
+  try {
+    file = readFileSync(join(directory, ".env"));
+  } catch (error) {
+    if (error instanceof Error && "code" in error && error.code === "ENOENT") {
+      return { ...process.env };
+    }
+    throw error;
+  }
+  return { ...parseDotenv(file), ...process.env };
+}
+
+/** The variables in the order of their groups, for the documentation. */
+export function describeVariables(): {
+  readonly name: string;
+  readonly group: string;
+  readonly doc: string;
+  readonly allowed: string;
+  readonly default: string | undefined;
+}[] {
+  return Object.entries<Variable<unknown>>(variables).map(([name, variable]) => ({
+    name,
+    group: variable.group,
+    doc: variable.doc,
+    allowed: variable.allowed,
+    default: variable.default,
+  }));
+}
+
+/** Names that this version accepts and ignores. */
+export function describeUnused(): readonly string[] {
+  return unusedNames;
+}
+
+function readValues(env: NodeJS.ProcessEnv, faults: string[]): Values {
+  const values: Record<string, unknown> = {};
+  for (const [name, variable] of Object.entries<Variable<unknown>>(variables)) {
+    const given = env[name] ?? "";
+    const text = given === "" ? variable.default : given;
+    if (text === undefined) continue;
+    const value = variable.read(text);
+    if (value === undefined) {
+      const shown = variable.isSecret === true ? "set to something" : `"${text}"`;
+      faults.push(`${name} is ${shown}; allowed: ${variable.allowed}`);
+    }
+    values[name] = value;
+  }
+  // Complete unless there are faults, and then nobody reads on.
+  return values as Values;
+}
+
+function readDevApplication(
+  env: NodeJS.ProcessEnv,
+  values: Values,
+  faults: string[],
+): Config["devApplication"] {
+  const names = ["DEV_APPLICATION_ID", "DEV_KEY_ID", "DEV_KEY_SECRET"] as const;
+  const missing = names.filter((name) => (env[name] ?? "") === "");
+  if (missing.length > 0 && missing.length < names.length) {
+    faults.push(`${missing.join(" and ")} missing; allowed: all of ${names.join(", ")}, or none`);
+  }
+  const { DEV_APPLICATION_ID: appId, DEV_KEY_ID: keyId, DEV_KEY_SECRET: secret } = values;
+  if (appId === undefined || keyId === undefined || secret === undefined) return undefined;
+  return { appId: appId as AppId, keyId: keyId as KeyId, secret };
+}
+
+function warnings(env: NodeJS.ProcessEnv): string[] {
+  const known = new Set<string>(Object.keys(variables));
+  const unused = new Set<string>(unusedNames);
+  const injected: string[] = [];
+  const result: string[] = [];
+  for (const [name, value] of Object.entries(env)) {
+    if (known.has(name) || value === undefined || value === "") continue;
+    if (families.test(name) && (injectedName.test(name) || injectedValue.test(value))) {
+      injected.push(name);
+    } else if (unused.has(name)) {
+      result.push(`${name} is set but not used by this version`);
+    } else {
+      const near = nearest(name, [...known, ...unused]);
+      if (near !== undefined) result.push(`${name} is unknown; did you mean ${near}?`);
+      else if (families.test(name)) result.push(`${name} is unknown and has no effect`);
+    }
+  }
+  if (injected.length > 0) {
+    result.push(`${injected.join(", ")}: ignored, as set by a container orchestrator`);
+  }
+  return result;
+}
+
+/** The known name that differs in at most two letters; short names have too many neighbours. */
+function nearest(name: string, candidates: readonly string[]): string | undefined {
+  if (name.length < 7) return undefined;
+  return candidates.find(
+    (candidate) => candidate.length >= 7 && editDistance(name, candidate) <= 2,
+  );
+}
+
+/** Levenshtein's: letters to insert, remove or replace. */
+function editDistance(from: string, to: string): number {
+  let row = Array.from({ length: to.length + 1 }, (_, i) => i);
+  for (let i = 0; i < from.length; i++) {
+    const next = [i + 1];
+    for (let j = 0; j < to.length; j++) {
+      const replaced = (row[j] ?? 0) + (from[i] === to[j] ? 0 : 1);
+      next.push(Math.min(replaced, (row[j + 1] ?? 0) + 1, (next[j] ?? 0) + 1));
+    }
+    row = next;
+  }
+  return row[to.length] ?? 0;
+}
+
+function splitList(text: string): string[] {
+  return text
+    .split(",")
+    .map((item) => item.trim())
+    .filter((item) => item !== "");
+}
+
+function freezeDeep<T extends object>(value: T): T {
+  for (const inner of Object.values(value)) {
+    if (typeof inner === "object" && inner !== null) freezeDeep(inner);
+  }
+  return Object.freeze(value);
+}

@@ -1,0 +1,328 @@
+/**
+ * Every error that a client can see: one catalogue, one mapping to Bayeux, HTTP and close codes.
+ * Nothing else writes a wire error. `docs/errors.md` is generated from here.
+ */
+
+interface ErrorKind {
+  /** The text on the wire. `{0}` stands for the first parameter. Old clients match these texts. */
+  readonly text: string;
+  /** Bayeux 1.0 "error" code; without one the bare text is sent, as Pandapush 2.2 did. */
+  readonly bayeuxCode?: number;
+  readonly http: number;
+  /** What a person can do about it; sent as `ext.detail` and as REST `details`. */
+  readonly help: string;
+  /** Whether the same request can succeed later. */
+  readonly retry: "no" | "later" | "after a new handshake";
+}
+
+export const catalogue = {
+  // Bayeux errors, "code:params:text"
+  connectionTypes: {
+    text: "Connection types not supported",
+    bayeuxCode: 301,
+    http: 400,
+    help: "Use one of: long-polling, cross-origin-long-polling, callback-polling, websocket, eventsource.",
+    retry: "no",
+  },
+  badRequest: {
+    text: "Bad request",
+    bayeuxCode: 400,
+    http: 400,
+    help: "A request is one JSON message object or an array of them.",
+    retry: "no",
+  },
+  unknownClient: {
+    text: "Unknown client",
+    bayeuxCode: 401,
+    http: 401,
+    help: "The session has ended or never existed; send /meta/handshake for a new clientId.",
+    retry: "after a new handshake",
+  },
+  missingParameter: {
+    text: "Missing required parameter",
+    bayeuxCode: 402,
+    http: 400,
+    help: "The message lacks a field that its channel requires.",
+    retry: "no",
+  },
+  forbiddenChannel: {
+    text: "Forbidden channel",
+    bayeuxCode: 403,
+    http: 403,
+    help: "This channel belongs to the protocol and is not open to clients.",
+    retry: "no",
+  },
+  invalidChannel: {
+    text: "Invalid channel",
+    bayeuxCode: 405,
+    http: 400,
+    help: "A channel is /<applicationId>/<public|private|presence|meta>/…; segments hold letters, digits, - _ ~. A wildcard can only be subscribed to.",
+    retry: "no",
+  },
+  internal: {
+    text: "Internal server error",
+    bayeuxCode: 500,
+    http: 500,
+    help: "The server failed; its log has the cause.",
+    retry: "later",
+  },
+  unavailable: {
+    text: "Service unavailable",
+    bayeuxCode: 503,
+    http: 503,
+    help: "The server cannot answer this at the moment; try again in a few seconds.",
+    retry: "later",
+  },
+  busy: {
+    text: "Application is busy",
+    bayeuxCode: 503,
+    http: 503,
+    help: "More is being published in this application than its subscribers can be sent; publish more slowly.",
+    retry: "later",
+  },
+  // Refusals of Pandapush, bare texts
+  invalidChannelName: {
+    text: "Invalid channel name",
+    http: 400,
+    help: "A channel is /<applicationId>/<public|private|presence|meta>/…; segments hold letters, digits, - _ ~; a pattern ends in /* or /**.",
+    retry: "no",
+  },
+  unknownApplication: {
+    text: "Unknown application",
+    http: 400,
+    help: "The first segment of the channel must be the id of an existing application.",
+    retry: "no",
+  },
+  noAuth: {
+    text: "No auth supplied",
+    http: 400,
+    help: "Send a token or a key with its secret in ext.auth, or over REST in the Authorization header.",
+    retry: "no",
+  },
+  invalidToken: {
+    text: "Invalid token",
+    http: 400,
+    help: "The token must be a JWT whose payload has a keyId.",
+    retry: "no",
+  },
+  noTokenOrKey: {
+    text: "Auth information does not include token or key",
+    http: 400,
+    help: 'Auth is {"token":"<jwt>"} or {"key":"<key id>","secret":"<key secret>"}.',
+    retry: "no",
+  },
+  unknownKey: {
+    text: "Could not find key",
+    http: 400,
+    help: "No key with this id belongs to the application of the channel.",
+    retry: "no",
+  },
+  invalidSecret: {
+    text: "Invalid secret",
+    http: 400,
+    help: "The secret is not the one of this key.",
+    retry: "no",
+  },
+  expiredKey: {
+    text: "Expired key",
+    http: 400,
+    help: "The key's time is over; create a new key.",
+    retry: "no",
+  },
+  revokedKey: {
+    text: "Revoked key",
+    http: 400,
+    help: "The key was revoked or deleted; use another key.",
+    retry: "no",
+  },
+  invalidTokenProvided: {
+    text: "Invalid token provided",
+    http: 400,
+    help: "The token's signature, algorithm (HS256, HS384 or HS512) or time (exp, nbf) does not hold.",
+    retry: "no",
+  },
+  tokenChannel: {
+    text: "Token does not match channel",
+    http: 400,
+    help: "The token's channel claim does not cover this channel.",
+    retry: "no",
+  },
+  tokenSub: {
+    text: "Token does not allow subscribing",
+    http: 400,
+    help: 'The token needs the claim "sub": true.',
+    retry: "no",
+  },
+  tokenPub: {
+    text: "Token does not allow publishing",
+    http: 400,
+    help: 'The token needs the claim "pub": true.',
+    retry: "no",
+  },
+  metaPublish: {
+    text: "Cannot publish to a meta channel",
+    http: 400,
+    help: "Meta channels carry the server's own statistics.",
+    retry: "no",
+  },
+  membershipPublish: {
+    text: "Cannot publish presence membership",
+    http: 400,
+    help: 'On a presence channel a top-level "subscribe" or "unsubscribe" is said by the server only.',
+    retry: "no",
+  },
+  noPresenceId: {
+    text: "No presence id specified in presence subscription",
+    http: 400,
+    help: 'Subscribe with a token whose claim "presence" is an object with an "id".',
+    retry: "no",
+  },
+  // REST
+  unauthorized: {
+    text: "Unauthorized",
+    http: 403,
+    help: "Send Authorization: Basic (key id and secret), Token or Bearer (a JWT), or ?token=.",
+    retry: "no",
+  },
+  noSuchChannel: {
+    text: "No such channel",
+    http: 404,
+    help: "Publish with POST /channel/<applicationId>/<public|private|presence>/…; segments hold letters, digits, - _ ~; no wildcard, no slash at the end.",
+    retry: "no",
+  },
+  methodNotAllowed: {
+    text: "Method not allowed",
+    http: 405,
+    help: "Publish with POST. To listen, subscribe over Bayeux at /push.",
+    retry: "no",
+  },
+  unsupportedType: {
+    text: "Unsupported content type",
+    http: 415,
+    help: "Send Content-Type: application/json or application/x-www-form-urlencoded.",
+    retry: "no",
+  },
+  emptyBody: {
+    text: "Empty body",
+    http: 400,
+    help: "The body is what subscribers receive: any JSON value, or a form with at least one field.",
+    retry: "no",
+  },
+  malformedJson: {
+    text: "Malformed JSON",
+    http: 400,
+    help: "The body must be one JSON value in UTF-8 (RFC 8259).",
+    retry: "no",
+  },
+  malformedForm: {
+    text: "Malformed form",
+    http: 400,
+    help: "A form is name=value pairs joined by &, percent-encoded UTF-8.",
+    retry: "no",
+  },
+  notFound: {
+    text: "Not found",
+    http: 404,
+    help: "Nothing is served at this address.",
+    retry: "no",
+  },
+  // Limits
+  tooLarge: {
+    text: "Message too large",
+    http: 413,
+    help: "See MAX_MESSAGE_BYTES.",
+    retry: "no",
+  },
+  batchTooLong: {
+    text: "Too many messages in one request",
+    http: 413,
+    help: "See MAX_BATCH_MESSAGES.",
+    retry: "no",
+  },
+  tooManySubscriptions: {
+    text: "Too many subscriptions in this session",
+    http: 400,
+    help: "See MAX_SUBSCRIPTIONS_PER_SESSION; a pattern can stand for many channels.",
+    retry: "no",
+  },
+  tooManySessions: {
+    text: "Too many sessions from this address",
+    http: 429,
+    help: "See MAX_SESSIONS_PER_ADDRESS, and TRUST_PROXY when the server stands behind a proxy.",
+    retry: "later",
+  },
+  presenceTooLarge: {
+    text: "Presence object too large",
+    http: 400,
+    help: "See MAX_PRESENCE_BYTES.",
+    retry: "no",
+  },
+  presenceFull: {
+    text: "Presence channel is full",
+    http: 400,
+    help: "See MAX_PRESENCE_MEMBERS.",
+    retry: "later",
+  },
+  draining: {
+    text: "Server is shutting down",
+    http: 503,
+    help: "Connect again in a few seconds.",
+    retry: "later",
+  },
+} as const satisfies Record<string, ErrorKind>;
+
+export type ErrorCode = keyof typeof catalogue;
+
+/** Close codes of WebSocket connections (RFC 6455, section 7.4). */
+export const closeCodes = {
+  normal: { code: 1000, reason: "" },
+  goingAway: { code: 1001, reason: "Server is shutting down" },
+  slowConsumer: { code: 4008, reason: "Slow consumer" },
+  idle: { code: 4009, reason: "Never connected" },
+} as const;
+
+/** A refusal that a client is told about. Thrown where the fault is known. */
+export class Refusal extends Error {
+  override readonly name = "Refusal";
+
+  /**
+   * @param params of the Bayeux form `code:param,param:text`
+   * @param detail replaces the catalogue's help when more is known about this case; no secrets
+   */
+  constructor(
+    readonly code: ErrorCode,
+    readonly params: readonly string[] = [],
+    private readonly detail?: string,
+  ) {
+    super(catalogue[code].text);
+  }
+
+  get help(): string {
+    return this.detail ?? catalogue[this.code].help;
+  }
+
+  get http(): number {
+    return catalogue[this.code].http;
+  }
+
+  get bayeuxCode(): number | null {
+    const kind: ErrorKind = catalogue[this.code];
+    return kind.bayeuxCode ?? null;
+  }
+
+  /** The `error` field of a Bayeux reply. */
+  toBayeux(): string {
+    const code = this.bayeuxCode;
+    return code === null ? this.message : `${code}:${this.params.join(",")}:${this.message}`;
+  }
+
+  /** The JSON body of a refused REST request. */
+  toRest(): { code: number | null; params: readonly string[]; message: string; details: string } {
+    return {
+      code: this.bayeuxCode,
+      params: this.params,
+      message: this.message,
+      details: this.help,
+    };
+  }
+}

@@ -1,0 +1,55 @@
+/** What a newcomer sees in the terminal: where it runs, and two lines that deliver a message. */
+import type { AppId, KeyId } from "@pandapush/protocol";
+import type { Store } from "./storage/store.js";
+
+export interface FirstSteps {
+  readonly appId: AppId;
+  readonly keyId: KeyId;
+  readonly secret: string;
+}
+
+const demo = { name: "demo", createdBy: "pandapush", purpose: "first steps" };
+
+/**
+ * The application whose key the first screen shows: the demo application that is made in an empty
+ * database. Undefined where people have made their own and the demo is gone: their keys are not
+ * shown.
+ */
+export async function findFirstSteps(store: Store): Promise<FirstSteps | undefined> {
+  const apps = await store.applications();
+  const existing = apps.find((app) => app.name === demo.name && app.createdBy === demo.createdBy);
+  if (existing === undefined && apps.length > 0) return undefined;
+  const app = existing ?? (await store.addApplication(demo));
+  const keys = await store.keys();
+  const key =
+    keys.find(({ appId, purpose }) => appId === app.id && purpose === demo.purpose) ??
+    (existing === undefined
+      ? await store.addKey({ ...demo, appId: app.id, expires: null })
+      : undefined);
+  return key && { appId: app.id, keyId: key.id, secret: key.secret };
+}
+
+/** @param url where the server answers, without a path */
+export function firstScreen(url: string, version: string, steps: FirstSteps | undefined): string {
+  const appId = steps?.appId ?? "<application id>";
+  const credentials = steps ? `${steps.keyId}:${steps.secret}` : "<key id>:<key secret>";
+  const channel = `/${appId}/public/hello`;
+  const lines = [
+    `Pandapush ${version} is running at ${url}`,
+    "",
+    "1. Open this page; it subscribes to a channel:",
+    "",
+    `   ${url}/?channel=${channel}`,
+    "",
+    "2. Publish to the channel from another terminal:",
+    "",
+    `curl -u ${credentials} -H 'Content-Type: application/json' -d '{"text":"hello"}' ${url}/channel${channel}`,
+    "",
+    steps
+      ? `Your own application:  npx pandapush app add "My app"  (then: npx pandapush key add <application id>)`
+      : "Applications:  npx pandapush app list   Keys:  npx pandapush key add <application id>",
+    "Stop with Ctrl-C.",
+    "",
+  ];
+  return `\n${lines.map((line) => (line.startsWith("curl ") || line === "" ? line : `  ${line}`)).join("\n")}\n`;
+}

@@ -1,0 +1,101 @@
+import { STATUS_CODES } from "node:http";
+import type { Socket } from "node:net";
+import Fastify, {
+  type FastifyError,
+  type FastifyInstance,
+  type FastifyReply,
+  type FastifyRequest,
+  type FastifyServerFactory,
+} from "fastify";
+import { Refusal } from "../errors.js";
+import { type BuildInfo, routeHealth } from "./health.js";
+import { isChannelUrl, type PublishParts, routePublish } from "./publish.js";
+import { routeWelcome } from "./welcome.js";
+
+export interface AppParts extends PublishParts {
+  /** Called for faults that are the server's own; never with credentials or a request's URL. */
+  readonly log: (level: "error" | "warn", message: string, fields: object) => void;
+  readonly build: BuildInfo;
+  /** Makes the server that hands its requests on to the app; default: a plain HTTP server. */
+  readonly serverFactory?: FastifyServerFactory;
+}
+
+/** What `Retry-After` says, in seconds, wherever trying again can help. */
+const retryAfterSeconds = 5;
+
+/** How long a request may take to arrive, in ms: whoever sends slower gets a 408. */
+const requestTimeoutMs = 60_000;
+
+/**
+ * Everything this server answers over plain HTTP: REST publish, health and the welcome page.
+ *
+ * Every request gets an answer, and every fault one of few shapes: JSON `{code, params, message,
+ * details}` for refusals, a short text where there is nothing to explain. Not listening yet.
+ */
+export function createApp(parts: AppParts): FastifyInstance {
+  const app: FastifyInstance = Fastify({
+    // A request costs no log line and no logger of its own.
+    logger: false,
+    requestTimeout: requestTimeoutMs,
+    routerOptions: { maxParamLength: 16_384 },
+    clientErrorHandler: answerUnreadable,
+    frameworkErrors: (_error, _request, reply: FastifyReply) => {
+      answer(reply, new Refusal("badRequest", [], "The address is not well-formed."));
+    },
+    ...(parts.serverFactory === undefined ? {} : { serverFactory: parts.serverFactory }),
+  });
+  // Handlers read bodies themselves: the limit, the order of checks and the texts are ours.
+  app.removeAllContentTypeParsers();
+  app.addContentTypeParser("*", (_request, _body, done) => done(null));
+  app.setErrorHandler((error: FastifyError | Refusal, request, reply) => {
+    answer(reply, refusalOf(error, request, parts.log));
+  });
+  app.setNotFoundHandler((request, reply) => {
+    if (!isChannelUrl(request.raw.url ?? "")) return answer(reply, new Refusal("notFound"));
+    return answer(reply.header("allow", "POST"), new Refusal("methodNotAllowed"));
+  });
+  routePublish(app, parts);
+  routeHealth(app, parts.build);
+  routeWelcome(app);
+  return app;
+}
+
+function refusalOf(error: unknown, request: FastifyRequest, log: AppParts["log"]): Refusal {
+  if (error instanceof Refusal) return error;
+  const { code, statusCode } = error as Partial<FastifyError>;
+  if (code === "FST_ERR_CTP_INVALID_MEDIA_TYPE") return new Refusal("unsupportedType");
+  if (statusCode !== undefined && statusCode < 500) return new Refusal("badRequest");
+  log("error", "HTTP request failed", { err: error, method: request.method });
+  return new Refusal("internal");
+}
+
+/** Refusals that are a plain text: the first as Pandapush 2.2 wrote it, the second for browsers. */
+const asText: ReadonlySet<string> = new Set(["unauthorized", "notFound"]);
+
+function answer(reply: FastifyReply, refusal: Refusal): FastifyReply {
+  reply.code(refusal.http);
+  if (refusal.http === 503 || refusal.http === 429) reply.header("retry-after", retryAfterSeconds);
+  if (asText.has(refusal.code)) {
+    return reply.type("text/plain; charset=utf-8").send(refusal.message);
+  }
+  return reply.type("application/json; charset=utf-8").send(JSON.stringify(refusal.toRest()));
+}
+
+/** What Node could not read as a request at all: no request and no reply exist. */
+function answerUnreadable(error: NodeJS.ErrnoException, socket: Socket): void {
+  if (error.code === "ECONNRESET" || !socket.writable) {
+    socket.destroy();
+    return;
+  }
+  const status =
+    error.code === "HPE_HEADER_OVERFLOW"
+      ? 431
+      : error.code === "ERR_HTTP_REQUEST_TIMEOUT"
+        ? 408
+        : 400;
+  const text = STATUS_CODES[status] ?? "";
+  socket.end(
+    `HTTP/1.1 ${status} ${text}\r\nContent-Type: text/plain; charset=utf-8\r\n` +
+      `Content-Length: ${text.length}\r\nConnection: close\r\n\r\n${text}`,
+  );
+}

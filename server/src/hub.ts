@@ -1,0 +1,317 @@
+/**
+ * Which local sessions hear which channel, and delivery to them.
+ *
+ * One write to one socket costs about 7 µs, nearly all of it in the kernel, so throughput is
+ * decided by messages per write and by not encoding per receiver. The publications of one
+ * event-loop turn are therefore gathered and encoded once, and everyone who hears the same of
+ * them gets the same frame. While an application's delivery is still under way its next
+ * publications gather, so that batches grow with load; when idle nothing waits.
+ */
+import type { AppId, Channel, KeyId, Pattern } from "@pandapush/protocol";
+import { expand } from "@pandapush/protocol";
+import type { Encoder, Publication, Session, Subscription } from "./session.js";
+import { Batch } from "./transports/transport.js";
+
+/** Deliveries stop after this long to let other work in; then they go on. */
+const sliceMs = 5;
+/** Sessions served between two looks at the clock. */
+const sliceSessions = 32;
+/** A frame holds more than one message only up to this many characters. */
+const frameLength = 65_536;
+
+/** What an application does at this node. */
+export interface AppCounters {
+  readonly connections: number;
+  readonly subscriptions: number;
+  readonly channels: number;
+  readonly delivered: number;
+}
+
+/** A publication of the current turn; its text is made once for each encoder. */
+class Gathered {
+  private encoder: Encoder | undefined;
+  private encoded = "";
+
+  constructor(
+    readonly publication: Publication,
+    readonly seq: number,
+  ) {}
+
+  text(encoder: Encoder): string {
+    if (this.encoder !== encoder) {
+      this.encoder = encoder;
+      this.encoded = encoder.event(this.publication);
+    }
+    return this.encoded;
+  }
+}
+
+/** Publications that some sessions hear exactly, in order; their frames are shared. */
+class Run {
+  private encoder: Encoder | undefined;
+  private encoded: readonly Batch[] = [];
+  private readonly merged = new Map<Run, Run>();
+
+  constructor(readonly gathered: readonly Gathered[]) {}
+
+  batches(encoder: Encoder): readonly Batch[] {
+    if (this.encoder !== encoder) {
+      this.encoder = encoder;
+      this.encoded = this.encode(encoder);
+    }
+    return this.encoded;
+  }
+
+  /** What a subscription that began after `since` hears of this run. */
+  after(since: number): Run | undefined {
+    const { gathered } = this;
+    if (since < (gathered[0]?.seq ?? 0)) return this;
+    if (since >= (gathered.at(-1)?.seq ?? 0)) return undefined;
+    return new Run(gathered.filter(({ seq }) => seq > since));
+  }
+
+  /** Both runs' publications, each once, in publication order. The same pair gives the same run. */
+  with(other: Run): Run {
+    if (other === this) return this;
+    let merged = this.merged.get(other);
+    if (merged === undefined) {
+      const all = new Set([...this.gathered, ...other.gathered]);
+      merged = new Run([...all].sort((a, b) => a.seq - b.seq));
+      this.merged.set(other, merged);
+    }
+    return merged;
+  }
+
+  private encode(encoder: Encoder): Batch[] {
+    const batches: Batch[] = [];
+    let messages: string[] = [];
+    let length = 0;
+    for (const gathered of this.gathered) {
+      const text = gathered.text(encoder);
+      if (length > 0 && length + text.length > frameLength) {
+        batches.push(new Batch(messages, encoder.join));
+        messages = [];
+        length = 0;
+      }
+      messages.push(text);
+      length += text.length;
+    }
+    batches.push(new Batch(messages, encoder.join));
+    return batches;
+  }
+}
+
+/** One application's part of the hub. */
+class App {
+  readonly channels = new Map<Channel | Pattern, Set<Subscription>>();
+  /** How many subscriptions each session has here. */
+  readonly sessions = new Map<Session, number>();
+  subscriptions = 0;
+  delivered = 0;
+  gathering: Gathered[] = [];
+  delivery: Generator<void, void> | undefined;
+  waitingMessages = 0;
+  waitingLength = 0;
+
+  audience(channel: Channel): Set<Subscription>[] {
+    const sets: Set<Subscription>[] = [];
+    for (const name of expand(channel)) {
+      const set = this.channels.get(name);
+      if (set !== undefined) sets.push(set);
+    }
+    return sets;
+  }
+}
+
+export interface HubLimits {
+  /** Publications of one application that wait for delivery. */
+  readonly backlogMessages: number;
+  readonly backlogBytes: number;
+}
+
+export class Hub {
+  private readonly apps = new Map<AppId, App>();
+  /** Applications with something to deliver, in the order of their turns. */
+  private readonly ring = new Set<App>();
+  private seq = 0;
+  private isScheduled = false;
+
+  constructor(private readonly limits: HubLimits) {}
+
+  /**
+   * The session hears what is received from now on.
+   * @returns whether it is the first at this node to do so; false also when it did already
+   */
+  subscribe(
+    session: Session,
+    appId: AppId,
+    name: Channel | Pattern,
+    keyId: KeyId | undefined,
+  ): boolean {
+    const existing = session.subscriptions.get(name);
+    if (existing !== undefined) {
+      existing.keyId = keyId;
+      return false;
+    }
+    const subscription: Subscription = { session, name, keyId, since: this.seq };
+    session.subscriptions.set(name, subscription);
+    const app = this.app(appId);
+    app.subscriptions++;
+    app.sessions.set(session, (app.sessions.get(session) ?? 0) + 1);
+    const set = app.channels.get(name);
+    if (set === undefined) app.channels.set(name, new Set([subscription]));
+    else set.add(subscription);
+    return set === undefined;
+  }
+
+  /** @returns whether that was the last at this node */
+  unsubscribe(session: Session, appId: AppId, name: Channel | Pattern): boolean {
+    const subscription = session.subscriptions.get(name);
+    const app = this.apps.get(appId);
+    if (subscription === undefined || app === undefined) return false;
+    session.subscriptions.delete(name);
+    app.subscriptions--;
+    const rest = (app.sessions.get(session) ?? 1) - 1;
+    if (rest > 0) app.sessions.set(session, rest);
+    else app.sessions.delete(session);
+    const set = app.channels.get(name);
+    set?.delete(subscription);
+    if (set?.size !== 0) return false;
+    app.channels.delete(name);
+    return true;
+  }
+
+  /** Takes a publication for delivery at the end of this turn; cheap when nobody hears it. */
+  receive(appId: AppId, publication: Publication): void {
+    const app = this.apps.get(appId);
+    if (app === undefined || app.audience(publication.channel).length === 0) return;
+    this.seq++;
+    app.gathering.push(new Gathered(publication, this.seq));
+    app.waitingMessages++;
+    app.waitingLength += publication.data.length;
+    this.ring.add(app);
+    this.schedule();
+  }
+
+  /** Whether so much waits for delivery that nothing more should be published. */
+  isBusy(appId: AppId): boolean {
+    const app = this.apps.get(appId);
+    return (
+      app !== undefined &&
+      (app.waitingMessages >= this.limits.backlogMessages ||
+        app.waitingLength >= this.limits.backlogBytes)
+    );
+  }
+
+  isHeard(appId: AppId, channel: Channel): boolean {
+    return (this.apps.get(appId)?.audience(channel).length ?? 0) > 0;
+  }
+
+  *counters(): Generator<[AppId, AppCounters]> {
+    for (const [appId, app] of this.apps) {
+      yield [
+        appId,
+        {
+          connections: app.sessions.size,
+          subscriptions: app.subscriptions,
+          channels: app.channels.size,
+          delivered: app.delivered,
+        },
+      ];
+    }
+  }
+
+  private app(appId: AppId): App {
+    let app = this.apps.get(appId);
+    if (app === undefined) {
+      app = new App();
+      this.apps.set(appId, app);
+    }
+    return app;
+  }
+
+  private schedule(): void {
+    if (this.isScheduled) return;
+    this.isScheduled = true;
+    setImmediate(() => this.flush());
+  }
+
+  /** Delivers in turn over applications, so that a large one delays no other. */
+  private flush(): void {
+    this.isScheduled = false;
+    const deadline = performance.now() + sliceMs;
+    for (const app of this.ring) {
+      // Moving it behind the others makes this loop a round robin.
+      this.ring.delete(app);
+      app.delivery ??= this.deliverGathered(app);
+      if (app.delivery.next().done === true) app.delivery = undefined;
+      if (app.delivery !== undefined || app.gathering.length > 0) this.ring.add(app);
+      if (this.ring.size > 0 && performance.now() > deadline) {
+        this.schedule();
+        return;
+      }
+    }
+  }
+
+  private *deliverGathered(app: App): Generator<void, void> {
+    const gathered = app.gathering;
+    app.gathering = [];
+    const runs = new Map<Channel, Gathered[]>();
+    for (const item of gathered) {
+      const run = runs.get(item.publication.channel);
+      if (run === undefined) runs.set(item.publication.channel, [item]);
+      else run.push(item);
+    }
+    const audiences: { run: Run; sets: Set<Subscription>[] }[] = [];
+    for (const [channel, items] of runs) {
+      audiences.push({ run: new Run(items), sets: app.audience(channel) });
+    }
+    const [first] = audiences;
+    const [only] = first?.sets ?? [];
+    if (audiences.length === 1 && first?.sets.length === 1 && only !== undefined) {
+      yield* this.deliverToAll(app, first.run, only);
+    } else {
+      yield* this.deliverToEach(app, audiences);
+    }
+    app.waitingMessages -= gathered.length;
+    for (const { publication } of gathered) app.waitingLength -= publication.data.length;
+  }
+
+  /** One channel, nobody hears it twice. Who subscribes meanwhile is visited, and `since` skips it. */
+  private *deliverToAll(app: App, run: Run, set: Set<Subscription>): Generator<void, void> {
+    let served = 0;
+    for (const { session, since } of set) {
+      const heard = run.after(since);
+      if (heard !== undefined) this.deliver(app, session, heard);
+      if (++served % sliceSessions === 0) yield;
+    }
+  }
+
+  /** Several channels or patterns: first who hears what, then one delivery each. */
+  private *deliverToEach(
+    app: App,
+    audiences: readonly { run: Run; sets: Set<Subscription>[] }[],
+  ): Generator<void, void> {
+    const runs = new Map<Session, Run>();
+    let seen = 0;
+    for (const { run, sets } of audiences) {
+      for (const set of sets) {
+        for (const { session, since } of set) {
+          const heard = run.after(since);
+          if (heard !== undefined) runs.set(session, runs.get(session)?.with(heard) ?? heard);
+          if (++seen % 1024 === 0) yield;
+        }
+      }
+    }
+    let served = 0;
+    for (const [session, run] of runs) {
+      this.deliver(app, session, run);
+      if (++served % sliceSessions === 0) yield;
+    }
+  }
+
+  private deliver(app: App, session: Session, run: Run): void {
+    for (const batch of run.batches(session.encoder)) session.deliver(batch);
+    app.delivered += run.gathered.length;
+  }
+}

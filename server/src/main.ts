@@ -1,0 +1,88 @@
+/** The process: configuration in, a server out, and a calm end on SIGTERM. */
+import { readFileSync } from "node:fs";
+import { ConfigError, readConfig, readEnvironment } from "./config.js";
+import { findFirstSteps, firstScreen } from "./first-steps.js";
+import { createLog, type Log } from "./observe.js";
+import { type RunningServer, startServer } from "./server.js";
+
+/**
+ * Runs the server until SIGTERM or SIGINT; the process then ends by itself with exit code 0.
+ * @returns the exit code when it could not be started
+ */
+export async function main(): Promise<number> {
+  const environment = readEnvironment();
+  let settings: ReturnType<typeof readConfig>;
+  try {
+    settings = readConfig(environment);
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error;
+    process.stderr.write(`${error.message}\n`);
+    return 1;
+  }
+  const { config, warnings } = settings;
+  const log = createLog(config.log);
+  for (const warning of warnings) log.warn(warning);
+  const build = { version: readVersion(), rev: "dev", built: "dev" };
+  let server: RunningServer;
+  try {
+    server = await startServer(config, log, build);
+  } catch (error) {
+    log.debug({ err: error }, "start failed");
+    process.stderr.write(`Pandapush cannot start: ${describe(error, config.port)}\n`);
+    return 1;
+  }
+  endOnSignals(server, log);
+  surviveErrors(server, log);
+  log.info({ url: server.url, version: build.version }, "listening");
+  // A key's secret is shown to people who try it out, never to a production log.
+  if (environment.NODE_ENV !== "production") {
+    const steps = config.devApplication ?? (await findFirstSteps(server.store));
+    await server.keys.changed();
+    process.stdout.write(firstScreen(server.url, build.version, steps));
+  }
+  return 0;
+}
+
+function endOnSignals(server: RunningServer, log: Log): void {
+  const end = (signal: NodeJS.Signals): void => {
+    // A second signal ends it the hard way.
+    process.removeAllListeners("SIGTERM").removeAllListeners("SIGINT");
+    log.info({ signal }, "shutting down");
+    void stop(server, log, 0);
+  };
+  process.once("SIGTERM", end).once("SIGINT", end);
+}
+
+/** Nothing ends the process silently: what nobody caught is in the log. */
+function surviveErrors(server: RunningServer, log: Log): void {
+  process.on("unhandledRejection", (error) => log.error({ err: error }, "unhandled rejection"));
+  process.once("uncaughtException", (error) => {
+    // What it left half done is unknown: drain and let a fresh process take over.
+    log.fatal({ err: error }, "uncaught exception, shutting down");
+    void stop(server, log, 1);
+  });
+}
+
+async function stop(server: RunningServer, log: Log, exitCode: number): Promise<void> {
+  try {
+    await server.close();
+  } catch (error) {
+    log.error({ err: error }, "shutdown failed");
+    process.exitCode = 1;
+  }
+  process.exitCode ??= exitCode;
+  log.flush();
+  process.exit();
+}
+
+function readVersion(): string {
+  const file = new URL("../package.json", import.meta.url);
+  return (JSON.parse(readFileSync(file, "utf8")) as { version: string }).version;
+}
+
+function describe(error: unknown, port: number): string {
+  const { code, message } = error as NodeJS.ErrnoException;
+  if (code === "EADDRINUSE") return `port ${port} is in use. Choose another one with PORT.`;
+  if (code === "EACCES") return `this user may not listen on port ${port}. Choose one above 1023.`;
+  return message;
+}

@@ -1,0 +1,283 @@
+/**
+ * What this process can do for clients: sessions, subscriptions, publications, presence.
+ * Knows nothing of Bayeux, HTTP or tokens: it is given a Grant and does the deed.
+ */
+import { randomBytes } from "node:crypto";
+import type { AppId, Channel, Grant, KeyId, ParsedChannel, Pattern } from "@pandapush/protocol";
+import { parseChannel } from "@pandapush/protocol";
+import type { Broker, PublicationHandler } from "./broker/broker.js";
+import { Refusal } from "./errors.js";
+import { Hub, type HubLimits } from "./hub.js";
+import { after, type MaybePromise } from "./maybe-promise.js";
+import type { Announce, Presence } from "./presence/presence.js";
+import { type Encoder, type EndReason, type Publication, Session } from "./session.js";
+import { Batch } from "./transports/transport.js";
+
+export interface NodeLimits extends HubLimits {
+  readonly outboxMessages: number;
+  readonly outboxBytes: number;
+  readonly subscriptionsPerSession: number;
+  readonly sessionsPerAddress: number;
+}
+
+export interface NodeParts {
+  /** Makes the broker, given what handles the publications that come back from it. */
+  readonly createBroker: (handle: PublicationHandler) => Broker;
+  readonly createPresence: (announce: Announce) => Presence;
+  readonly limits: NodeLimits;
+  /** A session ends this long after its last handshake or connect. */
+  readonly sessionExpiryMs: number;
+  readonly statisticsIntervalMs: number;
+  /** Told of every session that ended. */
+  readonly onSessionEnd?: (session: Session, reason: EndReason) => void;
+  readonly logError: (error: unknown, what: string) => void;
+}
+
+/** What an application has published at this node, and how its totals stood at the last report. */
+interface Traffic {
+  published: number;
+  reported: { at: number; published: number; delivered: number };
+}
+
+export class Node {
+  /** Part of every clientId and publication id made here, so that other nodes know whose they are. */
+  readonly id = randomText(5);
+  private readonly sessions = new Map<string, Session>();
+  private readonly sessionsByAddress = new Map<string, number>();
+  private readonly hub: Hub;
+  private readonly broker: Broker;
+  private readonly presence: Presence;
+  private readonly traffic = new Map<AppId, Traffic>();
+  private readonly statisticsTimer: NodeJS.Timeout;
+  private publications = 0;
+
+  constructor(private readonly parts: NodeParts) {
+    this.hub = new Hub(parts.limits);
+    this.broker = parts.createBroker((appId, publication) => this.hub.receive(appId, publication));
+    this.presence = parts.createPresence((appId, channel, data) =>
+      this.supervise(this.send(appId, channel, data, undefined), "announce presence"),
+    );
+    this.statisticsTimer = setInterval(() => this.reportStatistics(), parts.statisticsIntervalMs);
+    this.statisticsTimer.unref();
+  }
+
+  /**
+   * Starts a session that nothing is subscribed in yet.
+   * @param address the client's, counted against `sessionsPerAddress`; undefined is not counted
+   * @throws Refusal `tooManySessions`
+   */
+  createSession(encoder: Encoder, address: string | undefined): Session {
+    const { limits, sessionExpiryMs } = this.parts;
+    if (address !== undefined) {
+      const count = this.sessionsByAddress.get(address) ?? 0;
+      if (count >= limits.sessionsPerAddress) {
+        throw new Refusal(
+          "tooManySessions",
+          [],
+          `An address may have ${limits.sessionsPerAddress} sessions; try again later.`,
+        );
+      }
+      this.sessionsByAddress.set(address, count + 1);
+    }
+    const session = new Session(
+      // 160 random bits: the id is all that a client proves itself with.
+      this.id + randomText(20),
+      encoder,
+      address,
+      { ...limits, expiryMs: sessionExpiryMs },
+      (ended, reason) => this.afterEnd(ended, reason),
+    );
+    this.sessions.set(session.clientId, session);
+    return session;
+  }
+
+  findSession(clientId: string): Session | undefined {
+    return this.sessions.get(clientId);
+  }
+
+  get sessionCount(): number {
+    return this.sessions.size;
+  }
+
+  /**
+   * Effective when it returns (or resolves). Subscribing twice is the same as once.
+   * @returns for a presence channel all its members as JSON text, `{"<id>":{…},…}`
+   * @throws Refusal
+   */
+  subscribe(
+    session: Session,
+    channel: ParsedChannel,
+    grant: Grant,
+  ): MaybePromise<string | undefined> {
+    const { subscriptionsPerSession } = this.parts.limits;
+    const isNew = !session.subscriptions.has(channel.name);
+    if (isNew && session.subscriptions.size >= subscriptionsPerSession) {
+      throw new Refusal(
+        "tooManySubscriptions",
+        [],
+        `A session may have ${subscriptionsPerSession} subscriptions; a pattern can stand for many channels.`,
+      );
+    }
+    if (channel.kind === "presence" && !channel.isPattern) {
+      const { presence } = grant;
+      if (presence === undefined) throw new Refusal("noPresenceId");
+      // The join is announced before this session hears the channel: it does not hear of itself.
+      // PRES-3
+      const members = this.presence.join(channel.appId, channel.name, session.clientId, presence);
+      return after(members, (snapshot) =>
+        after(this.hear(session, channel, grant.keyId), () => snapshot),
+      );
+    }
+    return after(this.hear(session, channel, grant.keyId), () => undefined);
+  }
+
+  /** Harmless when not subscribed. */
+  unsubscribe(session: Session, name: string): void {
+    const channel = parseChannel(name);
+    if (channel === undefined || !session.subscriptions.has(channel.name)) return;
+    if (this.hub.unsubscribe(session, channel.appId, channel.name)) {
+      this.broker.unsubscribe(channel.appId, channel.name);
+    }
+    if (channel.kind === "presence" && !channel.isPattern) {
+      const left = this.presence.leave(channel.appId, channel.name, session.clientId);
+      this.supervise(left, "leave presence");
+    }
+  }
+
+  /**
+   * The one door into a channel: Bayeux and REST publishes come through here.
+   * @param data JSON text, delivered as it is
+   * @param ext JSON text of an object
+   * @throws Refusal
+   */
+  publish(grant: Grant, channel: Channel, data: string, ext?: string): MaybePromise<void> {
+    if (this.hub.isBusy(grant.appId)) throw new Refusal("busy", [channel]);
+    if (isPresence(channel) && claimsMembership(data)) throw new Refusal("membershipPublish");
+    this.trafficOf(grant.appId).published++;
+    return this.send(grant.appId, channel, data, ext);
+  }
+
+  /**
+   * Ends every live subscription made with one of these keys, or in one of these applications,
+   * and tells its client. A rare event: it looks at all subscriptions of this node.
+   */
+  revoke({ appIds, keyIds }: { appIds: readonly AppId[]; keyIds: readonly KeyId[] }): void {
+    const apps = new Set<string>(appIds);
+    const keys = new Set<KeyId | undefined>(keyIds);
+    for (const appId of appIds) this.traffic.delete(appId);
+    for (const session of this.sessions.values()) {
+      for (const { name, keyId } of [...session.subscriptions.values()]) {
+        const isGone = apps.has(name.slice(1, name.indexOf("/", 1)));
+        if (isGone) this.endSubscription(session, name, new Refusal("unknownApplication"));
+        else if (keys.has(keyId)) this.endSubscription(session, name, new Refusal("revokedKey"));
+      }
+    }
+  }
+
+  /** Ends all sessions. */
+  async close(): Promise<void> {
+    clearInterval(this.statisticsTimer);
+    for (const session of [...this.sessions.values()]) session.end("shutdown");
+    await this.broker.close();
+  }
+
+  private hear(
+    session: Session,
+    channel: ParsedChannel,
+    keyId: KeyId | undefined,
+  ): MaybePromise<void> {
+    const isFirst = this.hub.subscribe(session, channel.appId, channel.name, keyId);
+    return isFirst ? this.broker.subscribe(channel.appId, channel.name) : undefined;
+  }
+
+  private send(
+    appId: AppId,
+    channel: Channel,
+    data: string,
+    ext: string | undefined,
+  ): MaybePromise<void> {
+    const id = `${this.id}-${(++this.publications).toString(36)}`;
+    const publication: Publication = { id, channel, data, ext };
+    return this.broker.publish(appId, publication);
+  }
+
+  private afterEnd(session: Session, reason: EndReason): void {
+    this.sessions.delete(session.clientId);
+    if (session.address !== undefined) {
+      const rest = (this.sessionsByAddress.get(session.address) ?? 1) - 1;
+      if (rest > 0) this.sessionsByAddress.set(session.address, rest);
+      else this.sessionsByAddress.delete(session.address);
+    }
+    for (const name of [...session.subscriptions.keys()]) this.unsubscribe(session, name);
+    this.parts.onSessionEnd?.(session, reason);
+  }
+
+  private endSubscription(session: Session, name: Channel | Pattern, why: Refusal): void {
+    this.unsubscribe(session, name);
+    const { clientId, encoder } = session;
+    const text = encoder.subscriptionEnded(clientId, name, why.toBayeux());
+    session.deliver(new Batch([text], encoder.join));
+  }
+
+  private trafficOf(appId: AppId): Traffic {
+    let traffic = this.traffic.get(appId);
+    if (traffic === undefined) {
+      traffic = { published: 0, reported: { at: performance.now(), published: 0, delivered: 0 } };
+      this.traffic.set(appId, traffic);
+    }
+    return traffic;
+  }
+
+  /** One event on `/<app>/meta/statistics` for each application where somebody listens. */
+  private reportStatistics(): void {
+    const at = performance.now();
+    for (const [
+      appId,
+      { connections, subscriptions, channels, delivered },
+    ] of this.hub.counters()) {
+      const traffic = this.trafficOf(appId);
+      const { published, reported } = traffic;
+      const seconds = (at - reported.at) / 1000;
+      traffic.reported = { at, published, delivered };
+      const channel = `/${appId}/meta/statistics` as Channel;
+      if (!this.hub.isHeard(appId, channel)) continue;
+      const statistics = {
+        connections,
+        subscriptions,
+        channels,
+        published,
+        delivered,
+        publishedPerSecond: rate(published - reported.published, seconds),
+        deliveredPerSecond: rate(delivered - reported.delivered, seconds),
+      };
+      const sent = this.send(appId, channel, JSON.stringify(statistics), undefined);
+      this.supervise(sent, "publish statistics");
+    }
+  }
+
+  /** Work that nobody waits for: its failure is logged. */
+  private supervise(work: MaybePromise<unknown>, what: string): void {
+    if (work instanceof Promise) work.catch((error: unknown) => this.parts.logError(error, what));
+  }
+}
+
+function rate(count: number, seconds: number): number {
+  return seconds > 0 ? Math.round((count / seconds) * 100) / 100 : 0;
+}
+
+function isPresence(channel: Channel): boolean {
+  return channel.startsWith("/presence", channel.indexOf("/", 1));
+}
+
+/** Only the server says who came and went on a presence channel. */
+function claimsMembership(data: string): boolean {
+  const value: unknown = JSON.parse(data);
+  if (typeof value !== "object" || value === null || Array.isArray(value)) return false;
+  return Object.hasOwn(value, "subscribe") || Object.hasOwn(value, "unsubscribe");
+}
+
+/** Random text of `[a-z0-9]`, 8 bits of randomness for each byte. */
+function randomText(bytes: number): string {
+  const value = BigInt(`0x${randomBytes(bytes).toString("hex")}`);
+  return value.toString(36).padStart(Math.ceil((bytes * 8) / Math.log2(36)), "0");
+}

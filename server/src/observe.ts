@@ -1,0 +1,24 @@
+/** Logging, given to the other parts as small functions. */
+import { createHash } from "node:crypto";
+import { type Logger, pino } from "pino";
+import pretty from "pino-pretty";
+import type { Config } from "./config.js";
+
+export type Log = Logger;
+
+/** JSON lines to standard output or a file; readable ones in a terminal. */
+export function createLog({ level, path }: Config["log"]): Log {
+  if (path !== undefined) return pino({ level }, pino.destination({ dest: path, mkdir: true }));
+  if (process.stdout.isTTY) {
+    return pino(
+      { level },
+      pretty({ ignore: "pid,hostname", translateTime: "HH:MM:ss", sync: true }),
+    );
+  }
+  return pino({ level }, pino.destination({ dest: 1, sync: false }));
+}
+
+/** A clientId is all that a client proves itself with: logs show only this. */
+export function hashed(clientId: string): string {
+  return createHash("sha256").update(clientId).digest("hex").slice(0, 8);
+}

@@ -1,0 +1,26 @@
+import type { AppId, Channel } from "@pandapush/protocol";
+import type { MaybePromise } from "../maybe-promise.js";
+
+/** A user on a presence channel, present by one or more sessions. */
+export interface Member {
+  readonly id: string;
+  /** The presence object as JSON text. */
+  readonly json: string;
+}
+
+/** Publishes a change of membership, `{"subscribe":{…}}` or `{"unsubscribe":{…}}`, as JSON text. */
+export type Announce = (appId: AppId, channel: Channel, data: string) => void;
+
+/** Who is on which presence channel. PRES-1 to PRES-8 */
+export interface Presence {
+  /**
+   * The session becomes present as `member`; the change and its announcement are one step.
+   * Announced only when nobody with this id was present; the newest presence object is kept.
+   * A session that was present under another id leaves it first.
+   * @returns all members, the new one included, as JSON text: `{"<id>":{…},…}`
+   * @throws Refusal `presenceTooLarge`, `presenceFull`
+   */
+  join(appId: AppId, channel: Channel, clientId: string, member: Member): MaybePromise<string>;
+  /** Announced when this was the id's last session. Harmless for a session that is not present. */
+  leave(appId: AppId, channel: Channel, clientId: string): MaybePromise<void>;
+}

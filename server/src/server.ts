@@ -1,0 +1,177 @@
+/** Chooses the implementations, puts the parts together, listens, and drains. */
+import { once } from "node:events";
+import { createServer, type Server as HttpServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { setTimeout as delay } from "node:timers/promises";
+import { createAuthorize } from "./auth/authorize.js";
+import { KeyTable } from "./auth/keys.js";
+import { Bayeux } from "./bayeux.js";
+import { createMemoryBroker } from "./broker/memory.js";
+import type { Config } from "./config.js";
+import { createApp } from "./http/app.js";
+import type { BuildInfo } from "./http/health.js";
+import { Node } from "./node.js";
+import { hashed, type Log } from "./observe.js";
+import { createMemoryPresence } from "./presence/memory.js";
+import { openStore } from "./storage/sql.js";
+import type { Store } from "./storage/store.js";
+import { addressReader } from "./transports/address.js";
+import { PollingTransport } from "./transports/polling.js";
+import { refuse, WebSocketTransport } from "./transports/websocket.js";
+
+/**
+ * How long an idle HTTP connection stays open, in ms. Longer than the usual minute of load
+ * balancers: whoever closes first must be the one that knows no request is on its way.
+ */
+const keepAliveMs = 75_000;
+const requestTimeoutMs = 60_000;
+/** How often a draining server looks for connections that have become idle. */
+const drainPollMs = 50;
+
+export interface RunningServer {
+  /** `http://localhost:<port>` */
+  readonly url: string;
+  readonly port: number;
+  readonly store: Store;
+  readonly keys: KeyTable;
+  /**
+   * Stops accepting, answers held polls, closes sockets with the advice to come back at different
+   * moments, and waits at most `DRAIN_MS` for them.
+   */
+  close(): Promise<void>;
+}
+
+export async function startServer(
+  config: Config,
+  log: Log,
+  build: BuildInfo,
+): Promise<RunningServer> {
+  const { limits } = config;
+  const logError = (error: unknown, what: string): void => log.error({ err: error }, what);
+  const store = await openStore(config.database);
+  await addDevApplication(store, config.devApplication);
+  const keys = new KeyTable(store, {
+    reloadMs: config.cacheTtlMs,
+    usageMs: config.keyStatsIntervalMs,
+    report: (problem, error) => log.error({ err: error }, problem),
+  });
+  await keys.load();
+
+  const node = new Node({
+    createBroker: createMemoryBroker,
+    createPresence: (announce) => createMemoryPresence(limits, announce),
+    limits,
+    // Twice what a connect is held: a client that is one whole connect late still finds it.
+    sessionExpiryMs: 2 * config.bayeux.timeoutMs,
+    statisticsIntervalMs: config.statisticsIntervalMs,
+    onSessionEnd: (session, reason) => {
+      const level = reason === "overflow" ? "warn" : "debug";
+      log[level]({ client: hashed(session.clientId), reason }, "session ended");
+    },
+    logError,
+  });
+  keys.onRevoked((revoked) => node.revoke(revoked));
+
+  const authorize = createAuthorize(keys);
+  const bayeux = new Bayeux(node, authorize, {
+    ...config.bayeux,
+    batchMessages: limits.batchMessages,
+    onRefusal: (refusal, channel) =>
+      log.debug({ refusal: refusal.code, channel }, "message refused"),
+    logError,
+  });
+  const onSlowConsumer = (session: { clientId: string } | undefined): void => {
+    const client = session === undefined ? undefined : hashed(session.clientId);
+    log.warn({ client }, "slow consumer disconnected");
+  };
+  const addressOf = addressReader(config.trustProxy);
+  const { pingIntervalMs } = config.bayeux;
+  const websocket = new WebSocketTransport(bayeux, {
+    limits,
+    pingIntervalMs,
+    addressOf,
+    onSlowConsumer,
+    logError,
+  });
+  const polling = new PollingTransport(bayeux, { ...limits, addressOf, onSlowConsumer, logError });
+
+  const app = createApp({
+    authorize,
+    publish: (grant, channel, data) => node.publish(grant, channel, data),
+    maxBodyBytes: limits.messageBytes,
+    log: (level, message, fields) => log[level](fields, message),
+    build,
+    serverFactory: (handle) => {
+      const server = createServer(
+        { keepAliveTimeout: keepAliveMs, requestTimeout: requestTimeoutMs },
+        (request, response) => {
+          if (PollingTransport.accepts(request)) polling.handle(request, response);
+          else handle(request, response);
+        },
+      );
+      server.on("upgrade", (request, socket, head) => {
+        if (PollingTransport.accepts(request)) websocket.upgrade(request, socket, head);
+        else refuse(socket, 404, "WebSockets are at /push");
+      });
+      return server;
+    },
+  });
+  await app.ready();
+  const port = await listen(app.server, config);
+
+  return {
+    url: `http://localhost:${port}`,
+    port,
+    store,
+    keys,
+    async close() {
+      const closed = once(app.server, "close");
+      app.server.close();
+      bayeux.drain();
+      await node.close();
+      websocket.close();
+      await drained(app.server, closed, config.drainMs);
+      websocket.terminate();
+      app.server.closeAllConnections();
+      await app.close();
+      await keys.close();
+      await store.close();
+    },
+  };
+}
+
+async function listen(server: HttpServer, { port, host }: Config): Promise<number> {
+  server.listen({ port, host });
+  await once(server, "listening");
+  return (server.address() as AddressInfo).port;
+}
+
+/** Until all connections are closed, or `drainMs` have passed. */
+async function drained(
+  server: HttpServer,
+  closed: Promise<unknown>,
+  drainMs: number,
+): Promise<void> {
+  const deadline = performance.now() + drainMs;
+  let isClosed = false;
+  const noticed = closed.then(() => {
+    isClosed = true;
+  });
+  while (!isClosed && performance.now() < deadline) {
+    // Connections that had a request when the server closed stay open behind it.
+    server.closeIdleConnections();
+    await Promise.race([noticed, delay(drainPollMs)]);
+  }
+}
+
+async function addDevApplication(store: Store, dev: Config["devApplication"]): Promise<void> {
+  if (dev === undefined) return;
+  const { appId, keyId, secret } = dev;
+  if ((await store.findApplication(appId)) === undefined) {
+    await store.addApplication({ id: appId, name: "dev", createdBy: "admin" });
+  }
+  if ((await store.findKey(appId, keyId)) !== undefined) return;
+  const expires = new Date();
+  expires.setFullYear(expires.getFullYear() + 100);
+  await store.addKey({ id: keyId, secret, appId, createdBy: "admin", expires, purpose: "dev" });
+}

@@ -1,0 +1,243 @@
+import type { Channel, KeyId, Pattern } from "@pandapush/protocol";
+import { Batch, type PushConnection, type Receiver } from "./transports/transport.js";
+
+/** A thing published, inside this process. `data` and `ext` are JSON text, as they arrived. */
+export interface Publication {
+  /** Birth node's id and a counter; holds a `-`, so no client's message id can equal it. */
+  readonly id: string;
+  readonly channel: Channel;
+  readonly data: string;
+  readonly ext?: string | undefined;
+}
+
+/** How a session's protocol writes what the server tells its client. */
+export interface Encoder {
+  event(publication: Publication): string;
+  /** A live subscription was ended by the server. */
+  subscriptionEnded(clientId: string, name: Channel | Pattern, error: string): string;
+  /** Several messages as one frame or body. */
+  join(messages: readonly string[]): string;
+}
+
+/** A session's interest in a channel or pattern. */
+export interface Subscription {
+  readonly session: Session;
+  readonly name: Channel | Pattern;
+  /** The key that allowed it last; when that is revoked the subscription ends. */
+  keyId: KeyId | undefined;
+  /** Sequence number of the last publication that this subscription does not hear. */
+  readonly since: number;
+}
+
+/** A request that waits for events: a held `/meta/connect`. */
+export interface Waiter {
+  /** The HTTP request or WebSocket that it came by. */
+  readonly source: object;
+  /**
+   * Answers it, once.
+   * @param lost called when the answer did not reach the kernel
+   */
+  answer(events: readonly string[], lost: () => void): void;
+}
+
+export type EndReason = "disconnect" | "expiry" | "overflow" | "shutdown";
+
+export interface SessionLimits {
+  /** A session ends this long after its last handshake or connect. */
+  readonly expiryMs: number;
+  readonly outboxMessages: number;
+  /** Counted in characters of JSON text. */
+  readonly outboxBytes: number;
+}
+
+/** Messages that wait for a connection, oldest first. */
+class Outbox {
+  private messages: string[] = [];
+  private size = 0;
+
+  get isEmpty(): boolean {
+    return this.messages.length === 0;
+  }
+
+  append(messages: readonly string[]): void {
+    for (const message of messages) {
+      this.messages.push(message);
+      this.size += message.length;
+    }
+  }
+
+  prepend(messages: readonly string[]): void {
+    this.messages = messages.concat(this.messages);
+    for (const message of messages) this.size += message.length;
+  }
+
+  exceeds(limits: SessionLimits): boolean {
+    return this.messages.length > limits.outboxMessages || this.size > limits.outboxBytes;
+  }
+
+  take(): string[] {
+    const messages = this.messages;
+    this.messages = [];
+    this.size = 0;
+    return messages;
+  }
+}
+
+/**
+ * Where a session's events go: over a connection that pushes, or into an outbox that the next
+ * connect (or connection) empties.
+ */
+type State =
+  | { readonly name: "queueing"; readonly outbox: Outbox; draining?: PushConnection | undefined }
+  | { readonly name: "pushing"; readonly connection: PushConnection }
+  | { readonly name: "ended" };
+
+/**
+ * One client as the server sees it. It outlives its connections: a lost socket or an aborted
+ * poll costs nothing until `expiryMs` after the last handshake or connect. CON-7
+ */
+export class Session implements Receiver {
+  readonly subscriptions = new Map<Channel | Pattern, Subscription>();
+  private state: State = { name: "queueing", outbox: new Outbox() };
+  /** While it waits nothing is queued: whatever comes answers it. */
+  private waiter:
+    | { readonly request: Waiter; readonly timer: NodeJS.Timeout | undefined }
+    | undefined;
+  private readonly expiry: NodeJS.Timeout;
+
+  constructor(
+    readonly clientId: string,
+    readonly encoder: Encoder,
+    /** The client's network address, when it is counted. */
+    readonly address: string | undefined,
+    private readonly limits: SessionLimits,
+    private readonly onEnd: (session: Session, reason: EndReason) => void,
+  ) {
+    this.expiry = setTimeout(() => this.end("expiry"), limits.expiryMs);
+    this.expiry.unref();
+  }
+
+  get hasEnded(): boolean {
+    return this.state.name === "ended";
+  }
+
+  /** The connection that pushes this session's events, if one does. */
+  get connection(): PushConnection | undefined {
+    return this.state.name === "pushing" ? this.state.connection : undefined;
+  }
+
+  deliver(batch: Batch): void {
+    switch (this.state.name) {
+      case "pushing":
+        this.state.connection.deliver(batch, this);
+        return;
+      case "queueing":
+        this.state.outbox.append(batch.messages);
+        this.afterQueueing(this.state.outbox);
+        return;
+      case "ended":
+        return;
+    }
+  }
+
+  putBack(messages: readonly string[]): void {
+    if (messages.length === 0) return;
+    switch (this.state.name) {
+      case "pushing":
+        this.state.connection.deliver(new Batch(messages, this.encoder.join), this);
+        return;
+      case "queueing":
+        this.state.outbox.prepend(messages);
+        this.afterQueueing(this.state.outbox);
+        return;
+      case "ended":
+        return;
+    }
+  }
+
+  /** From now on `connection` pushes this session's events, beginning with all that waited. */
+  attach(connection: PushConnection): void {
+    if (this.state.name === "ended" || this.connection === connection) return;
+    const waiting =
+      this.state.name === "pushing"
+        ? this.state.connection.release(this)
+        : this.settle(this.state).take();
+    this.state = { name: "pushing", connection };
+    if (waiting.length > 0) connection.deliver(new Batch(waiting, this.encoder.join), this);
+  }
+
+  /**
+   * `connection` no longer pushes for this session. Compares identity: the client may long since
+   * push over another one. A connect that is held elsewhere is answered.
+   * @param isDraining it still tries to write what it was given; that comes first, so it has
+   *   to be released before this session's events go any other way
+   */
+  detach(connection: PushConnection, isDraining = false): void {
+    if (this.connection !== connection) return;
+    this.state = {
+      name: "queueing",
+      outbox: new Outbox(),
+      draining: isDraining ? connection : undefined,
+    };
+    this.answer();
+  }
+
+  /**
+   * Holds a connect until an event waits, `holdMs` has passed or the session ends. A connect
+   * that is held already is superseded: answered now, without events. CON-5
+   */
+  hold(request: Waiter, holdMs: number): void {
+    this.expiry.refresh();
+    this.answer();
+    if (this.state.name === "queueing") this.settle(this.state);
+    const hasEvents = this.state.name === "queueing" && !this.state.outbox.isEmpty;
+    const isOver = holdMs === 0 || hasEvents || this.hasEnded;
+    this.waiter = { request, timer: isOver ? undefined : setTimeout(() => this.answer(), holdMs) };
+    if (isOver) this.answer();
+  }
+
+  /** The request or socket that a connect came by is gone: it can no longer be answered. */
+  forget(source: object): void {
+    if (this.waiter?.request.source !== source) return;
+    clearTimeout(this.waiter.timer);
+    this.waiter = undefined;
+  }
+
+  /** Answers the held connect that came by `source`, if there is one. */
+  answerFrom(source: object): void {
+    if (this.waiter?.request.source === source) this.answer();
+  }
+
+  /** Ends the session for good; held connect answered, connection closed. Harmless twice. */
+  end(reason: EndReason): void {
+    if (this.state.name === "ended") return;
+    const { connection } = this;
+    this.state = { name: "ended" };
+    clearTimeout(this.expiry);
+    this.answer();
+    this.onEnd(this, reason);
+    connection?.close(reason === "shutdown" ? "goingAway" : "normal");
+  }
+
+  /** Takes back what a draining connection has not written, in front of what came after it. */
+  private settle(state: State & { name: "queueing" }): Outbox {
+    const { outbox, draining } = state;
+    state.draining = undefined;
+    if (draining !== undefined) outbox.prepend(draining.release(this));
+    return outbox;
+  }
+
+  private afterQueueing(outbox: Outbox): void {
+    if (this.waiter !== undefined) this.answer();
+    else if (outbox.exceeds(this.limits)) this.end("overflow");
+  }
+
+  private answer(): void {
+    if (this.waiter === undefined) return;
+    const { request, timer } = this.waiter;
+    clearTimeout(timer);
+    this.waiter = undefined;
+    const events = this.state.name === "queueing" ? this.state.outbox.take() : [];
+    request.answer(events, () => this.putBack(events));
+  }
+}

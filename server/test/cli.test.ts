@@ -1,0 +1,250 @@
+import { execFile } from "node:child_process";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { AppId, KeyId } from "@pandapush/protocol";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { createAuthorize } from "../src/auth/authorize.js";
+import { KeyTable } from "../src/auth/keys.js";
+import { repositoryPath } from "../src/docs.js";
+import { openStore } from "../src/storage/sql.js";
+
+const command = repositoryPath("server/dist/cli.js");
+let folder: string;
+
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), "pandapush-cli-"));
+});
+
+afterAll(() => rm(folder, { recursive: true }));
+
+interface Result {
+  readonly code: number;
+  readonly out: string;
+  readonly err: string;
+}
+
+/** Runs the built command in an environment of its own. */
+function run(args: readonly string[], env: NodeJS.ProcessEnv = {}): Promise<Result> {
+  const options = {
+    cwd: folder,
+    env: { PATH: process.env.PATH, DATABASE_PATH: "db.sqlite", ...env },
+  };
+  return new Promise((resolve) => {
+    execFile(process.execPath, [command, ...args], options, (error, out, err) => {
+      resolve({ code: typeof error?.code === "number" ? error.code : error ? -1 : 0, out, err });
+    });
+  });
+}
+
+async function runJson<T>(...args: string[]): Promise<T> {
+  const { code, out, err } = await run(args);
+  expect({ code, err }).toEqual({ code: 0, err: "" });
+  return JSON.parse(out) as T;
+}
+
+const addApp = async () => (await runJson<{ id: string }>("app", "add", "Shop", "--json")).id;
+
+describe("pandapush app", () => {
+  test("add makes an application and says what comes next", async () => {
+    const { code, out, err } = await run(["app", "add", "My shop", "--id", "shop"]);
+    expect({ code, err }).toEqual({ code: 0, err: "" });
+    expect(out).toMatch(/Application My shop\n {2}id {2}shop\n/);
+    expect(out).toMatch(/node \S*cli\.js key add shop --purpose/);
+  });
+
+  test("add refuses an id that is taken, and one that fits no channel", async () => {
+    const id = await addApp();
+    expect(await run(["app", "add", "Again", "--id", id])).toMatchObject({
+      code: 1,
+      err: `An application with the id ${id} exists already.\n`,
+    });
+    const bad = await run(["app", "add", "Bad", "--id", "a/b"]);
+    expect(bad.code).toBe(2);
+    expect(bad.err).toContain("letters, digits, - _ ~");
+  });
+
+  test("list shows them, delete removes one", async () => {
+    const id = await addApp();
+    const listed = await run(["app", "list"]);
+    expect(listed.out).toMatch(/^ID +NAME +CREATED BY +CREATED\n/);
+    expect(listed.out).toMatch(new RegExp(`${id} +Shop +admin +\\d{4}-\\d{2}-\\d{2}\n`));
+    expect(await run(["app", "delete", id])).toMatchObject({ code: 0 });
+    expect((await run(["app", "list"])).out).not.toContain(id);
+    expect(await run(["app", "delete", id])).toMatchObject({
+      code: 1,
+      err: expect.stringContaining(`No application has the id ${id}. See: `),
+    });
+  });
+});
+
+describe("pandapush key", () => {
+  test("add shows the secret once, with a curl line that uses it", async () => {
+    const id = await addApp();
+    const added = await run(["key", "add", id, "--purpose", "web", "--expires", "P1Y"], {
+      PORT: "4000",
+    });
+    expect(added.code).toBe(0);
+    const [, keyId] = /^Key (PSID\w{16}) of application/.exec(added.out) ?? [];
+    const [, secret] = /secret {3}(\w{256})\n/.exec(added.out) ?? [];
+    expect(added.out).toContain(`curl -u ${keyId}:${secret} \\\n`);
+    expect(added.out).toContain(`http://localhost:4000/channel/${id}/public/`);
+    const listed = await run(["key", "list", id]);
+    expect(listed.out).toMatch(new RegExp(`${keyId} +web +\\S+ +\\d{4}-\\d\\d-\\d\\d +0 +-\n`));
+    expect(listed.out).not.toContain(secret);
+  });
+
+  test("add refuses an unknown application, and an end that is past or no date", async () => {
+    expect(await run(["key", "add", "nobody"])).toMatchObject({ code: 1 });
+    for (const end of ["yesterday", "2020-01-01"]) {
+      expect(await run(["key", "add", await addApp(), "--expires", end])).toMatchObject({
+        code: 2,
+      });
+    }
+  });
+
+  test("delete removes a key of this application only", async () => {
+    const [id, other] = [await addApp(), await addApp()];
+    const key = await runJson<{ id: string }>("key", "add", id, "--json");
+    expect(await run(["key", "delete", other, key.id])).toMatchObject({ code: 1 });
+    expect(await run(["key", "delete", id, key.id])).toMatchObject({ code: 0 });
+    expect(await runJson("key", "list", id, "--json")).toEqual([]);
+  });
+});
+
+describe("tokens", () => {
+  /** What a server that shares the database makes of it. */
+  async function authorize(token: string, channel: string, action: "subscribe" | "publish") {
+    const store = await openStore({ path: join(folder, "db.sqlite") });
+    const problems: unknown[] = [];
+    const keys = new KeyTable(store, {
+      reloadMs: 60_000,
+      usageMs: 60_000,
+      report: (_problem, error) => problems.push(error),
+    });
+    try {
+      await keys.load();
+      return await createAuthorize(keys)(action, channel, { token });
+    } finally {
+      await keys.close();
+      await store.close();
+      expect(problems).toEqual([]);
+    }
+  }
+
+  test("a token does what its options say, and no more", async () => {
+    const id = await addApp();
+    const key = await runJson<{ id: string }>("key", "add", id, "--json");
+    const channel = `/${id}/presence/*`;
+    const presence = '{"id":"u1","name":"Ann"}';
+    const made = await run(["token", id, key.id, channel, "--sub", "--presence", presence]);
+    expect(made).toMatchObject({ code: 0, err: "" });
+    const token = made.out.trim();
+    const room = `/${id}/presence/room`;
+    const grant = await authorize(token, room, "subscribe");
+    expect(grant).toMatchObject({ keyId: key.id, presence: { id: "u1", json: presence } });
+    const hour = (grant.expiresAt ?? 0) - Date.now();
+    expect(hour).toBeGreaterThan(3_500_000);
+    expect(hour).toBeLessThanOrEqual(3_600_000);
+    await expect(authorize(token, room, "publish")).rejects.toMatchObject({ code: "tokenPub" });
+  });
+
+  test("a token is refused that nobody could use", async () => {
+    const id = await addApp();
+    const key = await runJson<{ id: string }>("key", "add", id, "--json");
+    const channel = `/${id}/private/a`;
+    expect(await run(["token", id, key.id, channel])).toMatchObject({ code: 2 });
+    expect(await run(["token", id, key.id, "/other/private/a", "--sub"])).toMatchObject({
+      code: 1,
+    });
+    expect(await run(["token", id, "nokey", channel, "--sub"])).toMatchObject({ code: 1 });
+    expect(await run(["token", id, key.id, channel, "--sub", "--presence", "[]"])).toMatchObject({
+      code: 2,
+    });
+  });
+
+  test("the commands of Pandapush 2.2 work as they were called", async () => {
+    const added = await runJson<{ id: string }>("add", "Old shop", "ann");
+    expect(added).toMatchObject({ name: "Old shop", created_by: "ann", updated_at: null });
+    expect(await runJson<{ id: string }[]>("show")).toContainEqual(added);
+    const key = await runJson<{ id: string; secret: string }>(
+      "addKey",
+      added.id,
+      "ann",
+      "web",
+      "-e",
+      "P1Y",
+    );
+    expect(key).toMatchObject({ application_id: added.id, created_by: "ann", purpose: "web" });
+    expect(key.secret).toHaveLength(256);
+    const channel = `/${added.id}/private/a`;
+    const made = await run(["genToken", added.id, key.id, channel, "-p", "-s", "-e", "PT5M"]);
+    expect(made).toMatchObject({ code: 0, err: "" });
+    for (const action of ["publish", "subscribe"] as const) {
+      expect(await authorize(made.out.trim(), channel, action)).toMatchObject({ keyId: key.id });
+    }
+  });
+});
+
+describe("the command", () => {
+  test("makes the database when it is started for the first time, several times at once", async () => {
+    const env = { DATABASE_PATH: "new/folder/db.sqlite" };
+    const results = await Promise.all([1, 2, 3].map(() => run(["migrate"], env)));
+    for (const result of results) {
+      expect(result).toEqual({ code: 0, out: "new/folder/db.sqlite is up to date.\n", err: "" });
+    }
+    expect((await run(["app", "list"], env)).out).toContain("No applications yet.");
+  });
+
+  test("reads the .env file of its folder", async () => {
+    await writeFile(join(folder, ".env"), "DATABASE_PATH=from-file.sqlite\n");
+    const { out } = await run(["migrate"], { DATABASE_PATH: undefined });
+    await rm(join(folder, ".env"));
+    expect(out).toBe("from-file.sqlite is up to date.\n");
+  });
+
+  test("lists the faults of the configuration and fails", async () => {
+    const { code, err } = await run(["app", "list"], { PORT: "x", DATABASE: "oracle" });
+    expect(code).toBe(1);
+    expect(err).toMatch(/has 2 faults:\n {2}PORT is "x".*\n {2}DATABASE is "oracle"/);
+  });
+
+  test("says what it can do, with examples", async () => {
+    const help = await run(["--help"]);
+    expect(help.code).toBe(0);
+    expect(help.out).toContain('pandapush app add "My shop"');
+    expect(help.out).not.toContain("docs");
+    expect((await run(["key", "add", "--help"])).out).toContain("ISO 8601");
+  });
+
+  test.each([[[]], [["fly"]], [["app"]], [["app", "add"]], [["app", "list", "--fast"]]])(
+    "%j is wrong usage",
+    async (args) => {
+      const { code, out, err } = await run(args);
+      expect(code).toBe(2);
+      expect(out).toBe("");
+      expect(err).toContain("Usage: pandapush");
+    },
+  );
+
+  test("a key made while a server runs works there, and deleted no longer", async () => {
+    const store = await openStore({ path: join(folder, "db.sqlite") });
+    const keys = new KeyTable(store, {
+      reloadMs: 60_000,
+      usageMs: 60_000,
+      report: () => undefined,
+    });
+    await keys.load();
+    const id = (await addApp()) as AppId;
+    const key = await runJson<{ id: KeyId; secret: string }>("key", "add", id, "--json");
+    const authorize = createAuthorize(keys);
+    const publish = async () =>
+      authorize("publish", `/${id}/private/a`, { key: key.id, secret: key.secret });
+    expect(await publish()).toMatchObject({ keyId: key.id });
+    await run(["key", "delete", id, key.id]);
+    const outcome = () => publish().then(String, (error: Error) => error.message);
+    await expect.poll(outcome, { timeout: 5000 }).toBe("Could not find key");
+    await keys.close();
+    await store.close();
+  });
+});

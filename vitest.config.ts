@@ -1,0 +1,31 @@
+import { defineConfig } from "vitest/config";
+
+const protocol = new URL("./protocol/src/index.ts", import.meta.url).pathname;
+const alias = { "@pandapush/protocol": protocol };
+
+export default defineConfig({
+  test: {
+    projects: [
+      {
+        resolve: { alias },
+        test: {
+          name: "unit",
+          include: ["protocol/src/**/*.test.ts", "server/src/**/*.test.ts"],
+        },
+      },
+      {
+        resolve: { alias },
+        test: { name: "server", include: ["server/test/**/*.test.ts"], testTimeout: 20_000 },
+      },
+      {
+        resolve: { alias },
+        test: {
+          name: "e2e",
+          include: ["e2e/**/*.test.ts"],
+          testTimeout: 60_000,
+          hookTimeout: 60_000,
+        },
+      },
+    ],
+  },
+});
