@@ -14,7 +14,7 @@ const nameOf = (kind: ClientKind) => `${kind.name} over ${kind.transport}`;
 
 /** What every stock client can rely on, over each transport; one `describe` per kind. */
 export function sentences(kinds: readonly ClientKind[], deployment: () => Deployment): void {
-  describe.each(kinds.map((kind) => [nameOf(kind), kind] as const))("%s", (_, kind) => {
+  describe.concurrent.each(kinds.map((kind) => [nameOf(kind), kind] as const))("%s", (_, kind) => {
     let client: StockClient;
     let other: StockClient;
 

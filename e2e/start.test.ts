@@ -52,12 +52,14 @@ interface Started {
   readonly lines: readonly string[];
   readonly page: string;
   readonly curl: string;
-  /** Ends it as a terminal's Ctrl-C does. @returns the exit code of npm */
-  stop(): Promise<number | null>;
+  /** Ends all of it as a terminal's Ctrl-C does. */
+  interrupt(): Promise<unknown>;
+  /** Ends the started process as a process manager does. @returns its exit code */
+  terminate(): Promise<number | null>;
 }
 
-async function npmStart(): Promise<Started> {
-  const child = spawn("npm", ["start"], {
+async function start(command: string, args: readonly string[]): Promise<Started> {
+  const child = spawn(command, args, {
     cwd: checkout,
     env: { ...process.env, PORT: String(port), DATABASE_PATH: join(directory, "db.sqlite") },
     stdio: ["ignore", "pipe", "pipe"],
@@ -78,14 +80,28 @@ async function npmStart(): Promise<Started> {
     lines.push(line);
     if (!line.startsWith("curl ")) continue;
     const page = /\S+\/\?channel=\S+/.exec(lines.join("\n"))?.[0] ?? "";
-    const stop = () => {
-      signalGroup(child, "SIGINT");
-      return ended;
-    };
     child.stdout.resume();
-    return { lines, page, curl: line, stop };
+    return {
+      lines,
+      page,
+      curl: line,
+      interrupt: () => {
+        signalGroup(child, "SIGINT");
+        return ended;
+      },
+      terminate: () => {
+        child.kill("SIGTERM");
+        return ended;
+      },
+    };
   }
-  throw new Error(`npm start printed no curl line:\n${lines.join("\n")}\n${complaints}`);
+  throw new Error(
+    `${command} ${args.join(" ")} printed no curl line:\n${lines.join("\n")}\n${complaints}`,
+  );
+}
+
+function npmStart(): Promise<Started> {
+  return start("npm", ["start"]);
 }
 
 function signalGroup(child: ChildProcess, signal: NodeJS.Signals): void {
@@ -119,16 +135,27 @@ it("npm start prints a page and a curl line that delivers to it", async () => {
   expect(await page.locator("#snippet").textContent()).toContain(`client.subscribe("${channel}"`);
   expect(faults).toEqual([]);
   await page.close();
-  expect(await server.stop()).toBe(0);
+  await server.interrupt();
 });
 
 it("npm start for the second time has nothing to prepare and shows the same key", async () => {
   const first = await npmStart();
-  expect(await first.stop()).toBe(0);
+  await first.interrupt();
   const second = await npmStart();
   expect(second.curl).toBe(first.curl);
   expect(second.lines.join("\n")).not.toMatch(/Installing|Building/);
-  expect(await second.stop()).toBe(0);
+  await second.interrupt();
+});
+
+it("what npm start runs ends with exit code 0 when a process manager asks it to", async () => {
+  const server = await start(process.execPath, ["scripts/start.mjs"]);
+  expect(await server.terminate()).toBe(0);
+});
+
+it("npm start ends when npm alone is asked to", async () => {
+  const server = await npmStart();
+  // Done when everything that writes to npm's output has ended.
+  await server.terminate();
 });
 
 it("the page says why it cannot listen", async () => {
@@ -139,5 +166,5 @@ it("the page says why it cannot listen", async () => {
   await refused.waitFor();
   expect(await refused.textContent()).toBe("Not listening: Unknown application");
   await page.close();
-  expect(await server.stop()).toBe(0);
+  await server.interrupt();
 });

@@ -274,10 +274,22 @@ export function replyTo(request: Envelope): Reply {
   };
 }
 
+/** Fields in the order that old servers send them. */
 export function encodeReply(reply: Reply): string {
-  const { ext, ...fields } = reply;
-  const text = JSON.stringify(fields);
-  return ext === undefined ? text : `${text.slice(0, -1)},"ext":${ext}}`;
+  let text = "{";
+  if (reply.id !== undefined) text += `"id":${JSON.stringify(reply.id)},`;
+  if (reply.clientId !== undefined) text += `"clientId":${JSON.stringify(reply.clientId)},`;
+  if (reply.channel !== undefined) text += `"channel":${JSON.stringify(reply.channel)},`;
+  text += `"successful":${reply.successful}`;
+  const { error, version, supportedConnectionTypes, subscription, advice, ext } = reply;
+  if (error !== undefined) text += `,"error":${JSON.stringify(error)}`;
+  if (version !== undefined) text += `,"version":${JSON.stringify(version)}`;
+  if (supportedConnectionTypes !== undefined) {
+    text += `,"supportedConnectionTypes":${JSON.stringify(supportedConnectionTypes)}`;
+  }
+  if (subscription !== undefined) text += `,"subscription":${JSON.stringify(subscription)}`;
+  if (advice !== undefined) text += `,"advice":${JSON.stringify(advice)}`;
+  return ext === undefined ? `${text}}` : `${text},"ext":${ext}}`;
 }
 
 /** An event, as subscribers receive it. `data` and `ext` are JSON text. */

@@ -118,9 +118,13 @@ function groups() {
   return Array.from(groups);
 }
 
-/** A bar ends a cell of a table. `<` would begin a tag. */
+/** A bar ends a cell of a table, also within code. `<` begins a tag, but within code. */
 function cell(text: string): string {
-  return text.replaceAll("|", "\\|").replaceAll("<", "&lt;");
+  return text
+    .replaceAll("|", "\\|")
+    .split("`")
+    .map((part, i) => (i % 2 === 0 ? part.replaceAll("<", "&lt;") : part))
+    .join("`");
 }
 
 const commentWidth = 98;

@@ -1,4 +1,5 @@
 /** What a newcomer sees in the terminal: where it runs, and two lines that deliver a message. */
+import { randomBytes } from "node:crypto";
 import type { AppId, KeyId } from "@pandapush/protocol";
 import type { Store } from "./storage/store.js";
 
@@ -24,7 +25,13 @@ export async function findFirstSteps(store: Store): Promise<FirstSteps | undefin
   const key =
     keys.find(({ appId, purpose }) => appId === app.id && purpose === demo.purpose) ??
     (existing === undefined
-      ? await store.addKey({ ...demo, appId: app.id, expires: null })
+      ? await store.addKey({
+          ...demo,
+          appId: app.id,
+          expires: null,
+          // Shorter than a key's usual 256 characters, so that the curl line fits a terminal.
+          secret: randomBytes(20).toString("hex"),
+        })
       : undefined);
   return key && { appId: app.id, keyId: key.id, secret: key.secret };
 }

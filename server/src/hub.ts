@@ -35,6 +35,8 @@ class Gathered {
   constructor(
     readonly publication: Publication,
     readonly seq: number,
+    /** Who heard its channel or a pattern over it when it came. */
+    readonly audience: readonly Set<Subscription>[],
   ) {}
 
   text(encoder: Encoder): string {
@@ -50,7 +52,7 @@ class Gathered {
 class Run {
   private encoder: Encoder | undefined;
   private encoded: readonly Batch[] = [];
-  private readonly merged = new Map<Run, Run>();
+  private merged: Map<Run, Run> | undefined;
 
   constructor(readonly gathered: readonly Gathered[]) {}
 
@@ -73,6 +75,7 @@ class Run {
   /** Both runs' publications, each once, in publication order. The same pair gives the same run. */
   with(other: Run): Run {
     if (other === this) return this;
+    this.merged ??= new Map();
     let merged = this.merged.get(other);
     if (merged === undefined) {
       const all = new Set([...this.gathered, ...other.gathered]);
@@ -184,9 +187,10 @@ export class Hub {
   /** Takes a publication for delivery at the end of this turn; cheap when nobody hears it. */
   receive(appId: AppId, publication: Publication): void {
     const app = this.apps.get(appId);
-    if (app === undefined || app.audience(publication.channel).length === 0) return;
-    this.seq++;
-    app.gathering.push(new Gathered(publication, this.seq));
+    if (app === undefined) return;
+    const audience = app.audience(publication.channel);
+    if (audience.length === 0) return;
+    app.gathering.push(new Gathered(publication, ++this.seq, audience));
     app.waitingMessages++;
     app.waitingLength += publication.data.length;
     this.ring.add(app);
@@ -262,16 +266,12 @@ export class Hub {
       if (run === undefined) runs.set(item.publication.channel, [item]);
       else run.push(item);
     }
-    const audiences: { run: Run; sets: Set<Subscription>[] }[] = [];
-    for (const [channel, items] of runs) {
-      audiences.push({ run: new Run(items), sets: app.audience(channel) });
-    }
-    const [first] = audiences;
-    const [only] = first?.sets ?? [];
-    if (audiences.length === 1 && first?.sets.length === 1 && only !== undefined) {
-      yield* this.deliverToAll(app, first.run, only);
+    const [items] = runs.values();
+    const [only, ...others] = audienceOf(items);
+    if (runs.size === 1 && items !== undefined && only !== undefined && others.length === 0) {
+      yield* this.deliverToAll(app, new Run(items), only);
     } else {
-      yield* this.deliverToEach(app, audiences);
+      yield* this.deliverToEach(app, [...runs.values()]);
     }
     app.waitingMessages -= gathered.length;
     for (const { publication } of gathered) app.waitingLength -= publication.data.length;
@@ -288,14 +288,12 @@ export class Hub {
   }
 
   /** Several channels or patterns: first who hears what, then one delivery each. */
-  private *deliverToEach(
-    app: App,
-    audiences: readonly { run: Run; sets: Set<Subscription>[] }[],
-  ): Generator<void, void> {
+  private *deliverToEach(app: App, channels: readonly Gathered[][]): Generator<void, void> {
     const runs = new Map<Session, Run>();
     let seen = 0;
-    for (const { run, sets } of audiences) {
-      for (const set of sets) {
+    for (const gathered of channels) {
+      const run = new Run(gathered);
+      for (const set of audienceOf(gathered)) {
         for (const { session, since } of set) {
           const heard = run.after(since);
           if (heard !== undefined) runs.set(session, runs.get(session)?.with(heard) ?? heard);
@@ -314,4 +312,12 @@ export class Hub {
     for (const batch of run.batches(session.encoder)) session.deliver(batch);
     app.delivered += run.gathered.length;
   }
+}
+
+/**
+ * Who hears a channel's publications: what was subscribed when the last of them came. Sets that
+ * were given up before have nobody to tell; those that began between are told by `since`.
+ */
+function audienceOf(gathered: readonly Gathered[] | undefined): readonly Set<Subscription>[] {
+  return gathered?.at(-1)?.audience ?? [];
 }

@@ -6,12 +6,12 @@ import { knexConfig } from "../../knexfile.js";
 import type { Application, Key, Store } from "./store.js";
 
 /**
- * SQLite is called in this thread: while a statement waits for another process to finish its
- * write, nothing else runs here. So a statement waits briefly, and the whole call is repeated.
+ * SQLite is called in this thread: if a statement waited for another process to finish its write,
+ * nothing else would run here. So it does not wait, and the whole call is repeated.
  */
-const busyTimeoutMs = 20;
-const busyRetryMs = 30;
-const busyDeadlineMs = 5000;
+const busyTimeoutMs = 0;
+const busyRetryMs = 10;
+const busyDeadlineMs = 10_000;
 
 /** Statements of one transaction between two turns of the event loop. */
 const usesPerTurn = 100;
@@ -213,7 +213,8 @@ async function patiently<T>(work: () => PromiseLike<T>): Promise<T> {
     } catch (error) {
       if (!isBusy(error) || performance.now() > deadline) throw error;
     }
-    await delay(busyRetryMs);
+    // Spread, so that two who wait do not meet again and again.
+    await delay(busyRetryMs * (0.5 + Math.random()));
   }
 }
 

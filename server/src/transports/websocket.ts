@@ -11,7 +11,7 @@ import type { Bayeux, Source } from "../bayeux.js";
 import { closeCodes } from "../errors.js";
 import type { Session } from "../session.js";
 import { AddressCounter } from "./address.js";
-import { textFrame } from "./frame.js";
+import { textFrame, textFrames } from "./frame.js";
 import type { Batch, CloseReason, PushConnection, Receiver } from "./transport.js";
 import { Unconfirmed } from "./unconfirmed.js";
 
@@ -122,7 +122,7 @@ class Connection implements PushConnection, Source {
   private readonly waiting: string[] = [];
   private isRunning = false;
   private isCounted = true;
-  private isCorked = false;
+  private replies: string[] = [];
   private isClosing = false;
   private hasAnswered = true;
   private lastHeardAt = Date.now();
@@ -155,6 +155,8 @@ class Connection implements PushConnection, Source {
   }
 
   deliver(batch: Batch, receiver: Receiver): void {
+    // What was answered before is also sent before.
+    this.writeReplies();
     this.unconfirmed.add(batch, receiver);
     this.socket.write(batch.frame(textFrame), this.unconfirmed.confirm);
     if (this.socket.writableLength > this.options.limits.socketBufferBytes) this.tooSlow();
@@ -167,6 +169,7 @@ class Connection implements PushConnection, Source {
   }
 
   close(reason: CloseReason): void {
+    this.writeReplies();
     this.isClosing = true;
     this.ws.close(closeCodes[reason].code, closeCodes[reason].reason);
   }
@@ -230,21 +233,18 @@ class Connection implements PushConnection, Source {
     }
   }
 
-  /** Replies of one turn travel in one write. */
+  /** Replies to the frames of one read travel in one write. */
   private readonly respond = (text: string): void => {
-    if (this.isClosing || this.socket.destroyed) return;
-    if (!this.isCorked) {
-      this.isCorked = true;
-      this.socket.cork();
-      process.nextTick(this.uncork);
-    }
-    this.socket.write(textFrame(text));
-    if (this.socket.writableLength > this.options.limits.socketBufferBytes) this.tooSlow();
+    if (this.isClosing) return;
+    if (this.replies.push(text) === 1) process.nextTick(this.writeReplies);
   };
 
-  private readonly uncork = (): void => {
-    this.isCorked = false;
-    this.socket.uncork();
+  private readonly writeReplies = (): void => {
+    if (this.replies.length === 0) return;
+    const frames = textFrames(this.replies);
+    this.replies = [];
+    this.socket.write(frames);
+    if (this.socket.writableLength > this.options.limits.socketBufferBytes) this.tooSlow();
   };
 
   /**

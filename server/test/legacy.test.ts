@@ -1,0 +1,141 @@
+import { readFileSync } from "node:fs";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { Credentials } from "@pandapush/protocol";
+import { createSigner } from "fast-jwt";
+import Database from "libsql";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { createAuthorize } from "../src/auth/authorize.js";
+import { KeyTable } from "../src/auth/keys.js";
+import { openStore } from "../src/storage/sql.js";
+
+let folder: string;
+let files = 0;
+
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), "pandapush-legacy-"));
+});
+
+afterAll(() => rm(folder, { recursive: true }));
+
+describe("a database of Pandapush 2.2", () => {
+  test("opens unchanged", async () => {
+    const path = loadLegacy();
+    const everything = () =>
+      [
+        tablesQuery,
+        "SELECT * FROM applications",
+        "SELECT * FROM application_users",
+        "SELECT * FROM keys",
+        "SELECT * FROM knex_migrations",
+        "SELECT * FROM knex_migrations_lock",
+      ].map((sql) => query(path, sql));
+    const before = everything();
+    const store = await openStore({ path });
+    await store.keys();
+    await store.close();
+    expect(everything()).toEqual(before);
+  });
+
+  test("has its applications and keys", async () => {
+    const store = await openStore({ path: loadLegacy() });
+    expect(await store.applications()).toMatchObject([
+      { id: "devapp", name: "dev", createdBy: "admin", updatedAt: null },
+      {
+        id: "KB8A6zwXjuGthukJhTXp",
+        name: "Legacy shop",
+        createdAt: new Date("2026-11-22T14:49:52.085Z"),
+        updatedAt: new Date("2026-11-22T14:49:52.137Z"),
+      },
+    ]);
+    const keys = await store.keys();
+    expect(keys.map(({ id, useCount, purpose }) => [id, useCount, purpose])).toEqual([
+      ["devkey", 3108, "dev"],
+      ["PSIDPpVwXmW6g4fwqWJe", 0, "web shop"],
+      ["PSIDFc9o0RfbrOAiP9U3", 0, "old"],
+      ["PSIDMbu19emOJblUcKks", 0, "web console"],
+    ]);
+    expect(keys[0]).toMatchObject({
+      appId: "devapp",
+      secret: "devsecret",
+      expires: new Date("2126-11-22T13:42:53.125Z"),
+      lastUsed: new Date("2026-11-22T13:46:45.116Z"),
+    });
+    expect(keys[2]).toMatchObject({ expires: new Date("2020-01-01T07:00:00.000Z") });
+    await store.close();
+  });
+
+  test("takes new keys and counts the use of old ones", async () => {
+    const path = loadLegacy();
+    const store = await openStore({ path });
+    const [old] = await store.keys();
+    if (old === undefined) throw new Error("the fixture has keys");
+    await store.recordUse([{ keyId: old.id, count: 2, lastUsed: new Date() }]);
+    await store.addKey({ appId: old.appId, createdBy: "ann", expires: null, purpose: null });
+    await store.close();
+    expect(query(path, "SELECT use_count FROM keys WHERE id = 'devkey'")).toEqual([
+      { use_count: 3110 },
+    ]);
+    expect(query(path, "SELECT count(*) AS keys FROM keys")).toEqual([{ keys: 5 }]);
+  });
+
+  test("its keys open what they opened, and its expired key nothing", async () => {
+    const store = await openStore({ path: loadLegacy() });
+    const problems: string[] = [];
+    const report = (problem: string) => problems.push(problem);
+    const keys = new KeyTable(store, { reloadMs: 60_000, usageMs: 60_000, report });
+    await keys.load();
+    const authorize = createAuthorize(keys);
+    const publish = async (app: string, credentials: Credentials) =>
+      authorize("publish", `/${app}/private/a`, credentials);
+    const [, shop, old] = await store.keys();
+    if (shop === undefined || old === undefined) throw new Error("the fixture has these keys");
+
+    expect(await publish("devapp", { key: "devkey", secret: "devsecret" })).toMatchObject({
+      keyId: "devkey",
+    });
+    const sign = createSigner({ key: shop.secret, algorithm: "HS256" });
+    const token = sign({ keyId: shop.id, channel: `/${shop.appId}/**`, pub: true });
+    expect(await publish(shop.appId, { token })).toMatchObject({ keyId: shop.id });
+    await expect(publish(old.appId, { key: old.id, secret: old.secret })).rejects.toThrow(
+      "Expired key",
+    );
+    await keys.close();
+    await store.close();
+    expect(problems).toEqual([]);
+  });
+});
+
+test("a new database has the tables of Pandapush 2.2, letter by letter", async () => {
+  const [path, legacy] = [join(folder, "new.sqlite"), loadLegacy()];
+  await (await openStore({ path })).close();
+  expect(query(path, tablesQuery)).toEqual(query(legacy, tablesQuery));
+  const migrations = "SELECT id, name, batch FROM knex_migrations";
+  expect(query(path, migrations)).toEqual(query(legacy, migrations));
+});
+
+const tablesQuery =
+  "SELECT name, sql FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name";
+
+function loadLegacy(): string {
+  const path = join(folder, `${files++}.sqlite`);
+  execute(
+    path,
+    readFileSync(new URL("fixtures/pandapush-2.2.sqlite.sql", import.meta.url), "utf8"),
+  );
+  return path;
+}
+
+function execute(path: string, sql: string): void {
+  const database = new Database(path);
+  database.exec(sql);
+  database.close();
+}
+
+function query(path: string, sql: string): unknown[] {
+  const database = new Database(path);
+  const rows = database.prepare(sql).all();
+  database.close();
+  return rows;
+}
