@@ -44,33 +44,55 @@ export function say(text) {
  * Runs a command with its output shown, and ends it when this process is asked to end.
  * @returns its exit code; 128 + n when a signal ended it, as shells say
  */
-export function run(command, args, options = {}) {
-  return new Promise((resolve, reject) => {
-    const child = spawn(command, args, {
-      cwd: root,
-      stdio: ["ignore", "inherit", "inherit"],
-      ...options,
-    });
-    const release = endWith([child]);
-    child.once("error", (error) => {
-      release();
-      reject(error);
-    });
-    child.once("close", (code, signal) => {
-      release();
-      resolve(code ?? 128 + constants.signals[signal]);
-    });
+export async function run(command, args, options = {}) {
+  const { child, ended } = launch(command, args, options);
+  const release = endWithUs([child]);
+  try {
+    return await ended;
+  } finally {
+    release();
+  }
+}
+
+/** Each command leads a process group, so that what it starts itself can be ended with it. */
+const hasGroups = process.platform !== "win32";
+
+/** Starts a command with its output shown. `ended` gives its exit code, as `run` does. */
+export function launch(command, args, options = {}) {
+  const child = spawn(command, args, {
+    cwd: root,
+    stdio: ["ignore", "inherit", "inherit"],
+    detached: hasGroups,
+    ...options,
   });
+  const ended = new Promise((resolve, reject) => {
+    child.once("error", reject);
+    child.once("close", (code, signal) => resolve(code ?? 128 + constants.signals[signal]));
+  });
+  return { child, ended };
+}
+
+/** Sends a signal to a launched command and all that it started. */
+export function signal(child, name) {
+  if (!hasGroups) {
+    child.kill(name);
+    return;
+  }
+  try {
+    process.kill(-child.pid, name);
+  } catch (error) {
+    // The whole group has ended already.
+    if (error.code !== "ESRCH") throw error;
+  }
 }
 
 /**
- * Hands SIGINT and SIGTERM on to `children` instead of dying before them. A terminal's Ctrl-C
- * reaches them by itself too; being asked twice does no harm to any of ours.
+ * Hands SIGINT and SIGTERM on to `children` instead of dying before them.
  * @returns a function that ends this
  */
-export function endWith(children) {
-  const pass = (signal) => {
-    for (const child of children) child.kill(signal);
+function endWithUs(children) {
+  const pass = (name) => {
+    for (const child of children) signal(child, name);
   };
   process.on("SIGINT", pass).on("SIGTERM", pass);
   return () => process.off("SIGINT", pass).off("SIGTERM", pass);
