@@ -26,7 +26,7 @@ export function sentences(kinds: readonly ClientKind[], deployment: () => Deploy
     });
     afterAll(() => Promise.all([client?.close(), other?.close()]));
 
-    const publisherOnly = kind.publishes ? it.concurrent : it.skip;
+    const sentence = kind.oneAtATime ? it.sequential : it.concurrent;
     const fresh = (type: "public" | "private" | "presence") => freshChannel(deployment(), type);
     const keyAuth = () => ({ key: deployment().keyId, secret: deployment().secret });
     const tokenFor = (
@@ -40,12 +40,12 @@ export function sentences(kinds: readonly ClientKind[], deployment: () => Deploy
       },
     ) => ({ token: signToken(deployment(), { channel, ...rights }) });
 
-    it.concurrent("connects over the transport it is meant to use", async () => {
+    sentence("connects over the transport it is meant to use", async () => {
       await client.subscribe(fresh("public"));
       await client.uses(kind.transport);
     });
 
-    it.concurrent("hears what is published over REST, in order and unchanged", async () => {
+    sentence("hears what is published over REST, in order and unchanged", async () => {
       const channel = fresh("public");
       const subscription = await client.subscribe(channel);
       const published = [
@@ -62,7 +62,7 @@ export function sentences(kinds: readonly ClientKind[], deployment: () => Deploy
       for (const data of published) expect(await subscription.next()).toEqual(data);
     });
 
-    it.concurrent("hears fifty messages published at once, each once", async () => {
+    sentence("hears fifty messages published at once, each once", async () => {
       const channel = fresh("public");
       const subscription = await client.subscribe(channel);
       const numbers = Array.from({ length: 50 }, (_, n) => n);
@@ -73,14 +73,14 @@ export function sentences(kinds: readonly ClientKind[], deployment: () => Deploy
       expect(heard.sort((a, b) => Number(a) - Number(b))).toEqual(numbers);
     });
 
-    it.concurrent("subscribes to a private channel with a token", async () => {
+    sentence("subscribes to a private channel with a token", async () => {
       const channel = fresh("private");
       const subscription = await client.subscribe(channel, tokenFor(channel, { sub: true }));
       await publish(deployment(), channel, "for members");
       expect(await subscription.next()).toBe("for members");
     });
 
-    it.concurrent("hears the channels of a pattern and no others", async () => {
+    sentence("hears the channels of a pattern and no others", async () => {
       const users = `${fresh("public")}/users`;
       const [children, descendants] = [
         await client.subscribe(`${users}/1/*`),
@@ -94,7 +94,7 @@ export function sentences(kinds: readonly ClientKind[], deployment: () => Deploy
       expect(await descendants.heard.upTo(isEnd)).toEqual(["/1/foo", "/1/foo/bar", "/1/end"]);
     });
 
-    it.concurrent("subscribes to a private pattern with a token for it", async () => {
+    sentence("subscribes to a private pattern with a token for it", async () => {
       const room = fresh("private");
       const subscription = await client.subscribe(
         `${room}/**`,
@@ -104,7 +104,7 @@ export function sentences(kinds: readonly ClientKind[], deployment: () => Deploy
       expect(await subscription.next()).toBe("deep");
     });
 
-    it.concurrent("gets one copy for overlapping subscriptions", async () => {
+    sentence("gets one copy for overlapping subscriptions", async () => {
       const parent = fresh("public");
       const channel = `${parent}/news`;
       const listeners: Subscription[] = [];
@@ -119,7 +119,7 @@ export function sentences(kinds: readonly ClientKind[], deployment: () => Deploy
       expect(client.arrived(channel)).toEqual(["once", "marker"]);
     });
 
-    it.concurrent("hears nothing more of a channel after it unsubscribed", async () => {
+    sentence("hears nothing more of a channel after it unsubscribed", async () => {
       const [left, kept] = [fresh("public"), fresh("public")];
       const subscription = await client.subscribe(left);
       const marker = await client.subscribe(kept);
@@ -132,7 +132,7 @@ export function sentences(kinds: readonly ClientKind[], deployment: () => Deploy
       expect(client.arrived(left)).toEqual(["before"]);
     });
 
-    it.concurrent("is told why a subscription is refused, and goes on", async () => {
+    sentence("is told why a subscription is refused, and goes on", async () => {
       const channel = fresh("private");
       const { appId, secret } = deployment();
       const refusal = async (pattern: string, auth?: { token: string }) =>
@@ -166,7 +166,7 @@ export function sentences(kinds: readonly ClientKind[], deployment: () => Deploy
       expect(await subscription.next()).toBe("after all");
     });
 
-    it.concurrent("is a member of a presence channel until it disconnects", async () => {
+    sentence("is a member of a presence channel until it disconnects", async () => {
       const channel = fresh("presence");
       const memberToken = (id: string, name: string) =>
         tokenFor(channel, { sub: true, presence: { id, name } });
@@ -198,59 +198,61 @@ export function sentences(kinds: readonly ClientKind[], deployment: () => Deploy
       expect(client.arrived(channel)).toHaveLength(3);
     });
 
-    it.concurrent("needs a presence id to be a member", async () => {
+    sentence("needs a presence id to be a member", async () => {
       const channel = fresh("presence");
       await expect(client.subscribe(channel, tokenFor(channel, { sub: true }))).rejects.toThrow(
         "No presence id specified in presence subscription",
       );
     });
 
-    publisherOnly("publishes with a key or a token, and hears itself", async () => {
-      const channel = fresh("private");
-      const own = await client.subscribe(channel, tokenFor(channel, { sub: true }));
-      const theirs = await other.subscribe(channel, tokenFor(channel, { sub: true }));
-      await client.publish(channel, { with: "key" }, keyAuth());
-      await client.publish(channel, { with: "token" }, tokenFor(channel, { pub: true }));
-      for (const subscription of [own, theirs]) {
-        expect(await subscription.next()).toEqual({ with: "key" });
-        expect(await subscription.next()).toEqual({ with: "token" });
-      }
-      expect(client.arrived(channel)).toHaveLength(2);
-    });
+    if (kind.publishes) {
+      sentence("publishes with a key or a token, and hears itself", async () => {
+        const channel = fresh("private");
+        const own = await client.subscribe(channel, tokenFor(channel, { sub: true }));
+        const theirs = await other.subscribe(channel, tokenFor(channel, { sub: true }));
+        await client.publish(channel, { with: "key" }, keyAuth());
+        await client.publish(channel, { with: "token" }, tokenFor(channel, { pub: true }));
+        for (const subscription of [own, theirs]) {
+          expect(await subscription.next()).toEqual({ with: "key" });
+          expect(await subscription.next()).toEqual({ with: "token" });
+        }
+        expect(client.arrived(channel)).toHaveLength(2);
+      });
 
-    publisherOnly("is told why a publication is refused, and goes on", async () => {
-      const channel = fresh("public");
-      const subscription = await client.subscribe(channel);
-      const refusal = async (auth?: Parameters<StockClient["publish"]>[2]) =>
-        client.publish(channel, "refused", auth).then(
-          () => "accepted",
-          (error: Error) => error.message,
+      sentence("is told why a publication is refused, and goes on", async () => {
+        const channel = fresh("public");
+        const subscription = await client.subscribe(channel);
+        const refusal = async (auth?: Parameters<StockClient["publish"]>[2]) =>
+          client.publish(channel, "refused", auth).then(
+            () => "accepted",
+            (error: Error) => error.message,
+          );
+
+        expect(await refusal()).toBe("No auth supplied");
+        expect(await refusal({ token: "rubbish" })).toBe("Invalid token");
+        expect(await refusal(tokenFor(channel, { sub: true }))).toBe(
+          "Token does not allow publishing",
         );
+        expect(await refusal(tokenFor(fresh("public"), { pub: true }))).toBe(
+          "Token does not match channel",
+        );
+        expect(await refusal({ ...keyAuth(), secret: "wrong" })).toBe("Invalid secret");
+        expect(await refusal({ ...keyAuth(), key: "PSIDnone" })).toBe("Could not find key");
 
-      expect(await refusal()).toBe("No auth supplied");
-      expect(await refusal({ token: "rubbish" })).toBe("Invalid token");
-      expect(await refusal(tokenFor(channel, { sub: true }))).toBe(
-        "Token does not allow publishing",
-      );
-      expect(await refusal(tokenFor(fresh("public"), { pub: true }))).toBe(
-        "Token does not match channel",
-      );
-      expect(await refusal({ ...keyAuth(), secret: "wrong" })).toBe("Invalid secret");
-      expect(await refusal({ ...keyAuth(), key: "PSIDnone" })).toBe("Could not find key");
+        await client.publish(channel, "marker", keyAuth());
+        expect(await subscription.next()).toBe("marker");
+      });
 
-      await client.publish(channel, "marker", keyAuth());
-      expect(await subscription.next()).toBe("marker");
-    });
+      sentence("publishes a message as long as it can send", async () => {
+        const channel = fresh("public");
+        const subscription = await other.subscribe(channel);
+        const data = "x".repeat(kind.maxPublishLength);
+        await client.publish(channel, data, keyAuth());
+        expect(await subscription.next()).toBe(data);
+      });
+    }
 
-    publisherOnly("publishes a message as long as it can send", async () => {
-      const channel = fresh("public");
-      const subscription = await other.subscribe(channel);
-      const data = "x".repeat(kind.maxPublishLength);
-      await client.publish(channel, data, keyAuth());
-      expect(await subscription.next()).toBe(data);
-    });
-
-    it.concurrent("gets what was published while its connection was cut", async () => {
+    sentence("gets what was published while its connection was cut", async () => {
       const proxy = await TcpProxy.start(deployment().url);
       const cutOff = await kind.open(proxy.url);
       try {

@@ -49,7 +49,8 @@ await runScript(async () => {
 
 /** @returns the variables under which tests find each program */
 async function findNeeds() {
-  const missing = needs.filter((need) => find(need) === undefined);
+  // Where somebody named a program that does not work, another one would only hide that.
+  const missing = needs.filter((need) => !process.env[need.variable] && find(need) === undefined);
   if (missing.length > 0) await installOnDebian(missing);
   const lacking = needs.filter((need) => find(need) === undefined);
   if (lacking.length > 0) throw new Stop(describe(lacking));

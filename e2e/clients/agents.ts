@@ -118,7 +118,7 @@ export function fayeAgent(client: FayeClient, report: (report: Report) => void):
           ...(message.error && { error: message.error }),
         });
       } else if (message.successful === undefined) {
-        report({ kind: "event", channel: message.channel, data: message.data });
+        report({ kind: "event", channel: message.channel, data: message.data, ext: message.ext });
       }
       callback(message);
     },
@@ -176,7 +176,7 @@ export function pandapushAgent(client: PandapushClient, report: (report: Report)
         const call = unsubscribes.get(String(message.subscription)) ?? 0;
         report({ kind: "answer", call, ...(message.error && { error: message.error }) });
       } else if (message.successful === undefined) {
-        report({ kind: "event", channel: message.channel, data: message.data });
+        report({ kind: "event", channel: message.channel, data: message.data, ext: message.ext });
       }
       callback(message);
     },
@@ -241,7 +241,7 @@ export function cometdAgent(client: CometdClient, report: (report: Report) => vo
           presence: message.ext?.presence,
         });
       } else if (message.successful === undefined) {
-        report({ kind: "event", channel: message.channel, data: message.data });
+        report({ kind: "event", channel: message.channel, data: message.data, ext: message.ext });
       }
       return message;
     },

@@ -7,7 +7,8 @@ import { type ClientKind, type Command, type Link, type Report, StockClient } fr
 import { PageServer } from "./page-server.js";
 
 const require = createRequire(import.meta.url);
-const pandapushClient = path.join(
+/** The bundle that npm `pandapush-client` 1.0.0 publishes for browsers. */
+export const pandapushClientScript = path.join(
   path.dirname(require.resolve("pandapush-client/package.json")),
   "dist/client.js",
 );
@@ -124,6 +125,7 @@ export function fayeInChromium(
     transport,
     publishes: true,
     maxPublishLength: transport === "callback-polling" ? 3_000 : 100_000,
+    oneAtATime: false,
     open: (url) =>
       StockClient.open(async (report) => {
         const page = await browser().page(url, origin);
@@ -156,10 +158,11 @@ export function pandapushInChromium(
     transport,
     publishes: false,
     maxPublishLength: 0,
+    oneAtATime: true,
     open: (url) =>
       StockClient.open(async (report) => {
         const page = await browser().page(url, origin, hidden);
-        await page.addScriptTag({ path: pandapushClient });
+        await page.addScriptTag({ path: pandapushClientScript });
         const agent = await link(
           page,
           report,
@@ -187,6 +190,7 @@ export function cometdInChromium(
     transport,
     publishes: true,
     maxPublishLength: transport === "callback-polling" ? 500 : 7_000,
+    oneAtATime: false,
     open: (url) =>
       StockClient.open(async (report) => {
         const page = await browser().page(url, "other");

@@ -23,7 +23,12 @@ export type Report =
   /** The listener of the subscribe command `call` was called. */
   | { readonly kind: "heard"; readonly call: number; readonly data: unknown }
   /** An event message arrived, whoever listens to it. */
-  | { readonly kind: "event"; readonly channel: string; readonly data: unknown }
+  | {
+      readonly kind: "event";
+      readonly channel: string;
+      readonly data: unknown;
+      readonly ext?: unknown;
+    }
   /** A `/meta/subscribe` succeeded, the application's own or one after a new handshake. */
   | { readonly kind: "subscribed"; readonly pattern: string; readonly presence?: unknown }
   /** A `/meta/connect` is about to be sent. */
@@ -48,6 +53,11 @@ export interface ClientKind {
   readonly publishes: boolean;
   /** Longest JSON text that its transport carries to the server, in characters. */
   readonly maxPublishLength: number;
+  /**
+   * Whether commands must wait for each other. Faye 1.1 throws when what it collects in one turn
+   * for a polling transport reaches 2048 characters.
+   */
+  readonly oneAtATime: boolean;
   /** Connects a new client to the server whose base URL is given; its first command handshakes. */
   open(url: string): Promise<StockClient>;
 }
@@ -153,6 +163,11 @@ export class StockClient {
   /** The data of each event that arrived on the channel so far, whoever listened to it. */
   arrived(channel: string): unknown[] {
     return this.#events.filter((event) => event.channel === channel).map((event) => event.data);
+  }
+
+  /** The `ext` of each of those events. */
+  arrivedExt(channel: string): unknown[] {
+    return this.#events.filter((event) => event.channel === channel).map((event) => event.ext);
   }
 
   close(): Promise<void> {

@@ -17,11 +17,13 @@ export function fayeInNode(
   release: (typeof fayeReleases)[number],
   transport: "websocket" | "long-polling",
 ): ClientKind {
+  const isOld = release === "1.1.3";
   return {
     name: `faye ${release} in Node`,
     transport,
     publishes: true,
-    maxPublishLength: 100_000,
+    maxPublishLength: isOld && transport === "long-polling" ? 1_500 : 100_000,
+    oneAtATime: isOld,
     open: (url) =>
       StockClient.open((report) => {
         const faye = require(`faye-${release}`) as FayeModule;
@@ -45,6 +47,7 @@ export function cometdInNode(transport: "websocket" | "long-polling"): ClientKin
     transport,
     publishes: true,
     maxPublishLength: 7_000,
+    oneAtATime: false,
     open: (url) =>
       StockClient.open((report) => {
         adapt();

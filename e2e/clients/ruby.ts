@@ -13,6 +13,7 @@ export function fayeInRuby(transport: "websocket" | "long-polling"): ClientKind 
     transport,
     publishes: true,
     maxPublishLength: 100_000,
+    oneAtATime: false,
     open: (url) =>
       StockClient.open((report) => {
         const child = spawn("ruby", [script, `${url}/push`, transport], {

@@ -61,7 +61,7 @@ class Agent
       call = @unsubscribes[message["subscription"]]
       report({ kind: "answer", call: call, error: message["error"] }.compact)
     elsif !message.key?("successful")
-      report(kind: "event", channel: message["channel"], data: message["data"])
+      report(message.slice("channel", "data", "ext").merge(kind: "event"))
     end
     callback.call(message)
   end

@@ -30,7 +30,7 @@ import type { Authorize } from "./auth/authorize.js";
 import { Refusal } from "./errors.js";
 import { after, inTurn, type MaybePromise } from "./maybe-promise.js";
 import type { Node } from "./node.js";
-import type { Encoder, Session } from "./session.js";
+import type { Encoder, Session, Waiter } from "./session.js";
 import type { PushConnection } from "./transports/transport.js";
 
 /** What messages come by: one WebSocket, or one HTTP request. */
@@ -41,13 +41,12 @@ export interface Source {
   readonly address: string | undefined;
   /** The session that the last connect bound; kept here by `Bayeux`. */
   session: Session | undefined;
+  /**
+   * Sends the replies of one batch.
+   * @param lost to be called when they did not reach the kernel
+   */
+  respond(text: string, lost: (() => void) | undefined): void;
 }
-
-/**
- * Sends the replies of one batch, once.
- * @param lost to be called when they did not reach the kernel
- */
-export type Respond = (text: string, lost: () => void) => void;
 
 export interface BayeuxOptions {
   /** How long a connect is held, and what clients are told about it. */
@@ -81,11 +80,17 @@ export const bayeuxEncoder: Encoder = {
 /** A batch on its way: replies gather until every message of it has been answered. */
 interface Batch {
   readonly source: Source;
-  readonly requests: readonly Request[];
-  readonly respond: Respond;
   readonly replies: string[];
   readonly connects: { readonly request: ConnectRequest; readonly session: Session }[];
   readonly disconnected: Session[];
+}
+
+/** The replies of a batch whose connects are held. */
+interface HeldResponse {
+  readonly source: Source;
+  readonly replies: string[];
+  readonly losses: (() => void)[];
+  unanswered: number;
 }
 
 export class Bayeux {
@@ -102,9 +107,9 @@ export class Bayeux {
    * replies may come later, when a connect is held.
    * @throws MalformedBatch at once, before anything has run
    */
-  receive(source: Source, text: string, respond: Respond): MaybePromise<void> {
+  receive(source: Source, text: string): MaybePromise<void> {
     const requests = parseBatch(text, this.options.batchMessages);
-    const batch = { source, requests, respond, replies: [], connects: [], disconnected: [] };
+    const batch = { source, replies: [], connects: [], disconnected: [] };
     return after(
       inTurn(requests, (request) => this.handle(batch, request)),
       () => this.finish(batch),
@@ -288,27 +293,32 @@ export class Bayeux {
   }
 
   /** Everything but the connects is answered: hold those, or respond. */
-  private finish(batch: Batch): void {
-    const { source, replies, connects, disconnected } = batch;
-    const losses: (() => void)[] = [];
-    let held = connects.length;
-    const respond = (): void =>
-      batch.respond(encodeBatch(replies), () => {
-        for (const lost of losses) lost();
-      });
-    if (held === 0) respond();
+  private finish({ source, replies, connects, disconnected }: Batch): void {
+    if (connects.length === 0) source.respond(encodeBatch(replies), undefined);
+    // One response for all of them: it leaves with the answer to the last.
+    const response = { source, replies, losses: [], unanswered: connects.length };
     for (const { request, session } of connects) {
       this.bind(source, session);
-      const answer = (events: readonly string[], lost: () => void): void => {
-        const advice = this.advice(request.connectionType);
-        replies.push(encodeReply({ ...replyTo(request), advice }), ...events);
-        losses.push(lost);
-        if (--held === 0) respond();
-      };
-      session.hold({ source, answer }, this.holdMs(request));
+      session.hold(this.waiter(response, request), this.holdMs(request));
     }
     // The disconnect's own reply comes before that of a held connect, and before the close. DIS-2
     for (const session of disconnected) session.end("disconnect");
+  }
+
+  private waiter(response: HeldResponse, request: ConnectRequest): Waiter {
+    const { source, replies, losses } = response;
+    return {
+      source,
+      answer: (events, lost) => {
+        const reply = { ...replyTo(request), advice: this.advice(request.connectionType) };
+        replies.push(encodeReply(reply), ...events);
+        losses.push(lost);
+        if (--response.unanswered > 0) return;
+        source.respond(encodeBatch(replies), () => {
+          for (const putBack of losses) putBack();
+        });
+      },
+    };
   }
 
   private bind(source: Source, session: Session): void {

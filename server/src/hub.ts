@@ -16,6 +16,10 @@ import { Batch } from "./transports/transport.js";
 const sliceMs = 5;
 /** Sessions served between two looks at the clock. */
 const sliceSessions = 32;
+/** Subscriptions looked at between two looks at the clock. */
+const sliceSubscriptions = 512;
+/** Publications of one application that are delivered together: bounds what is done in one piece. */
+const turnMessages = 1_000;
 /** A frame holds more than one message only up to this many characters. */
 const frameLength = 65_536;
 
@@ -50,9 +54,10 @@ class Gathered {
 
 /** Publications that some sessions hear exactly, in order; their frames are shared. */
 class Run {
+  private static count = 0;
+  readonly number = ++Run.count;
   private encoder: Encoder | undefined;
   private encoded: readonly Batch[] = [];
-  private merged: Map<Run, Run> | undefined;
 
   constructor(readonly gathered: readonly Gathered[]) {}
 
@@ -70,19 +75,6 @@ class Run {
     if (since < (gathered[0]?.seq ?? 0)) return this;
     if (since >= (gathered.at(-1)?.seq ?? 0)) return undefined;
     return new Run(gathered.filter(({ seq }) => seq > since));
-  }
-
-  /** Both runs' publications, each once, in publication order. The same pair gives the same run. */
-  with(other: Run): Run {
-    if (other === this) return this;
-    this.merged ??= new Map();
-    let merged = this.merged.get(other);
-    if (merged === undefined) {
-      const all = new Set([...this.gathered, ...other.gathered]);
-      merged = new Run([...all].sort((a, b) => a.seq - b.seq));
-      this.merged.set(other, merged);
-    }
-    return merged;
   }
 
   private encode(encoder: Encoder): Batch[] {
@@ -115,6 +107,13 @@ class App {
   delivery: Generator<void, void> | undefined;
   waitingMessages = 0;
   waitingLength = 0;
+
+  /** The publications of the next delivery, oldest first. */
+  take(): Gathered[] {
+    const taken = this.gathering;
+    this.gathering = taken.length > turnMessages ? taken.splice(turnMessages) : [];
+    return taken;
+  }
 
   audience(channel: Channel): Set<Subscription>[] {
     const sets: Set<Subscription>[] = [];
@@ -258,20 +257,19 @@ export class Hub {
   }
 
   private *deliverGathered(app: App): Generator<void, void> {
-    const gathered = app.gathering;
-    app.gathering = [];
-    const runs = new Map<Channel, Gathered[]>();
+    const gathered = app.take();
+    const channels = new Map<Channel, Gathered[]>();
     for (const item of gathered) {
-      const run = runs.get(item.publication.channel);
-      if (run === undefined) runs.set(item.publication.channel, [item]);
-      else run.push(item);
+      const others = channels.get(item.publication.channel);
+      if (others === undefined) channels.set(item.publication.channel, [item]);
+      else others.push(item);
     }
-    const [items] = runs.values();
+    const [items] = channels.values();
     const [only, ...others] = audienceOf(items);
-    if (runs.size === 1 && items !== undefined && only !== undefined && others.length === 0) {
+    if (channels.size === 1 && items !== undefined && only !== undefined && others.length === 0) {
       yield* this.deliverToAll(app, new Run(items), only);
     } else {
-      yield* this.deliverToEach(app, [...runs.values()]);
+      yield* this.deliverToEach(app, channels.values());
     }
     app.waitingMessages -= gathered.length;
     for (const { publication } of gathered) app.waitingLength -= publication.data.length;
@@ -288,22 +286,26 @@ export class Hub {
   }
 
   /** Several channels or patterns: first who hears what, then one delivery each. */
-  private *deliverToEach(app: App, channels: readonly Gathered[][]): Generator<void, void> {
-    const runs = new Map<Session, Run>();
+  private *deliverToEach(app: App, channels: Iterable<Gathered[]>): Generator<void, void> {
+    const heardBy = new Map<Session, Run[]>();
     let seen = 0;
     for (const gathered of channels) {
       const run = new Run(gathered);
       for (const set of audienceOf(gathered)) {
         for (const { session, since } of set) {
+          if (++seen % sliceSubscriptions === 0) yield;
           const heard = run.after(since);
-          if (heard !== undefined) runs.set(session, runs.get(session)?.with(heard) ?? heard);
-          if (++seen % 1024 === 0) yield;
+          if (heard === undefined) continue;
+          const runs = heardBy.get(session);
+          if (runs === undefined) heardBy.set(session, [heard]);
+          else if (runs.at(-1) !== heard) runs.push(heard);
         }
       }
     }
+    const merged = new Map<string, Run>();
     let served = 0;
-    for (const [session, run] of runs) {
-      this.deliver(app, session, run);
+    for (const [session, runs] of heardBy) {
+      this.deliver(app, session, mergeRuns(runs, merged));
       if (++served % sliceSessions === 0) yield;
     }
   }
@@ -320,4 +322,21 @@ export class Hub {
  */
 function audienceOf(gathered: readonly Gathered[] | undefined): readonly Set<Subscription>[] {
   return gathered?.at(-1)?.audience ?? [];
+}
+
+/**
+ * Everything of these runs once, in publication order. Sessions that hear the same runs get the
+ * same result, and so the same frames.
+ */
+function mergeRuns(runs: readonly Run[], merged: Map<string, Run>): Run {
+  const [first] = runs;
+  if (first !== undefined && runs.length === 1) return first;
+  const key = runs.map(({ number }) => number).join();
+  let run = merged.get(key);
+  if (run === undefined) {
+    const all = new Set(runs.flatMap(({ gathered }) => gathered));
+    run = new Run([...all].sort((a, b) => a.seq - b.seq));
+    merged.set(key, run);
+  }
+  return run;
 }

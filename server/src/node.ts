@@ -10,7 +10,13 @@ import { Refusal } from "./errors.js";
 import { Hub, type HubLimits } from "./hub.js";
 import { after, type MaybePromise } from "./maybe-promise.js";
 import type { Announce, Presence } from "./presence/presence.js";
-import { type Encoder, type EndReason, type Publication, Session } from "./session.js";
+import {
+  type Encoder,
+  type EndReason,
+  type Publication,
+  Session,
+  type SessionLimits,
+} from "./session.js";
 import { Batch } from "./transports/transport.js";
 
 export interface NodeLimits extends HubLimits {
@@ -49,9 +55,11 @@ export class Node {
   private readonly presence: Presence;
   private readonly traffic = new Map<AppId, Traffic>();
   private readonly statisticsTimer: NodeJS.Timeout;
+  private readonly sessionLimits: SessionLimits;
   private publications = 0;
 
   constructor(private readonly parts: NodeParts) {
+    this.sessionLimits = { ...parts.limits, expiryMs: parts.sessionExpiryMs };
     this.hub = new Hub(parts.limits);
     this.broker = parts.createBroker((appId, publication) => this.hub.receive(appId, publication));
     this.presence = parts.createPresence((appId, channel, data) =>
@@ -67,7 +75,7 @@ export class Node {
    * @throws Refusal `tooManySessions`
    */
   createSession(encoder: Encoder, address: string | undefined): Session {
-    const { limits, sessionExpiryMs } = this.parts;
+    const { limits } = this.parts;
     if (address !== undefined) {
       const count = this.sessionsByAddress.get(address) ?? 0;
       if (count >= limits.sessionsPerAddress) {
@@ -81,10 +89,10 @@ export class Node {
     }
     const session = new Session(
       // 160 random bits: the id is all that a client proves itself with.
-      this.id + randomText(20),
+      [this.id, randomText(20)].join(""),
       encoder,
       address,
-      { ...limits, expiryMs: sessionExpiryMs },
+      this.sessionLimits,
       (ended, reason) => this.afterEnd(ended, reason),
     );
     this.sessions.set(session.clientId, session);

@@ -15,6 +15,7 @@ import { createApp } from "../src/http/app.js";
 import type { PublishParts } from "../src/http/publish.js";
 import { openStore } from "../src/storage/sql.js";
 import type { Store } from "../src/storage/store.js";
+import * as harness from "./harness.js";
 
 const maxBodyBytes = 256 * 1024;
 const appId = "app" as AppId;
@@ -621,5 +622,56 @@ describe("beside publishing", () => {
       if (!path.startsWith("/push/"))
         expect([path, (await request(path)).status]).toEqual([path, 200]);
     }
+  });
+});
+
+describe("a subscriber", () => {
+  let server: harness.TestServer;
+  beforeAll(async () => {
+    server = await harness.startTestServer();
+  });
+  afterAll(() => server.close());
+
+  async function publishTo(path: string, body: string, type = "application/json") {
+    const user = Buffer.from(`${harness.keyId}:${harness.secret}`).toString("base64");
+    const response = await fetch(`http://127.0.0.1:${server.port}/channel${path}`, {
+      method: "POST",
+      headers: { authorization: `Basic ${user}`, "content-type": type },
+      body: Buffer.from(body),
+    });
+    return `${response.status} ${await response.text()}`;
+  }
+
+  it.each(["public", "private"])("of a %s channel receives the very text", async (kind) => {
+    const socket = await harness.Socket.connect(server);
+    const to = `/${harness.appId}/${kind}/rest`;
+    expect(await socket.subscribe(to, harness.keyAuth)).toMatchObject({ successful: true });
+    const bodies = ['{"b":1.0,"a":[1E+2, "\\u00e9 é 🐼"]}', "0", "null", '"text"', "[]"];
+    for (const body of bodies) expect(await publishTo(to, ` ${body}\n`)).toBe("200 OK");
+    expect(await publishTo(to, "foo=bar", "application/x-www-form-urlencoded")).toBe("200 OK");
+    for (const body of [...bodies, '{"foo":"bar"}']) {
+      expect((await socket.event(to)).data).toEqual(JSON.parse(body));
+      expect(socket.frames.some((frame) => frame.includes(`"data":${body}`))).toBe(true);
+    }
+    socket.close();
+  });
+
+  it("of a presence channel hears what was published, but never a forged membership", async () => {
+    const socket = await harness.Socket.connect(server);
+    const to = `/${harness.appId}/presence/rest`;
+    const member = { token: harness.token({ channel: to, sub: true, presence: { id: "u1" } }) };
+    expect(await socket.subscribe(to, { auth: member })).toMatchObject({ successful: true });
+    expect(await publishTo(to, '{"subscribe":{"u2":{"id":"u2"}}}')).toMatch(
+      /^400 .*"Cannot publish presence membership"/,
+    );
+    expect(await publishTo(to, '{"text":"hello"}')).toBe("200 OK");
+    expect((await socket.event(to)).data).toEqual({ text: "hello" });
+    socket.close();
+  });
+
+  it("is reached by as large a message as the server's setting allows", async () => {
+    const to = `/${harness.appId}/public/rest`;
+    expect(await publishTo(to, `"${"x".repeat(256 * 1024 - 2)}"`)).toBe("200 OK");
+    expect(await publishTo(to, `"${"x".repeat(256 * 1024 - 1)}"`)).toMatch(/^413 .*262144 bytes/);
   });
 });

@@ -61,6 +61,9 @@ export class EventSourceConnection implements PushConnection, Source {
     this.response.end();
   }
 
+  /** Replies travel in the client's posts. */
+  respond(): void {}
+
   private closed(): void {
     clearInterval(this.pingTimer);
     this.bayeux.closed(this);

@@ -83,23 +83,25 @@ export class PollingTransport {
   ): Promise<void> {
     if (message === null) throw new BadRequest('The parameter "message" is missing.');
     if (Buffer.byteLength(message) > this.options.messageBytes) throw this.tooLarge();
+    const headers = replyHeaders(request, callback);
+    let putBack: (() => void) | undefined;
     const source: Source = {
       push: undefined,
       address: this.options.addressOf(request),
       session: undefined,
+      respond(text, lost) {
+        putBack = lost;
+        const body = callback === undefined ? text : `/**/${callback}(${escapeForScript(text)});`;
+        response.writeHead(200, { ...headers, "Content-Length": Buffer.byteLength(body) });
+        response.end(body);
+      },
     };
-    const headers = replyHeaders(request, callback);
-    let lost = (): void => undefined;
     response.once("close", () => {
       this.bayeux.closed(source);
-      // Aborted before the kernel took it all: what it carried waits for the next connect. [T8]
-      if (!response.writableFinished) lost();
+      // Aborted before the kernel took it all: what it carried waits for the next connect. CON-8
+      if (!response.writableFinished) putBack?.();
     });
-    await this.bayeux.receive(source, message, (text, onLost) => {
-      lost = onLost;
-      const body = callback === undefined ? text : `/**/${callback}(${escapeForScript(text)});`;
-      response.writeHead(200, { ...headers, "Content-Length": Buffer.byteLength(body) }).end(body);
-    });
+    await this.bayeux.receive(source, message);
   }
 
   private openStream(path: string, request: IncomingMessage, response: ServerResponse): void {

@@ -7,37 +7,48 @@ import type { Batch, Receiver } from "./transport.js";
  * writes; so what remains here when a connection dies was not sent, or not completely.
  */
 export class Unconfirmed {
-  private entries: { readonly batch: Batch; readonly receiver: Receiver }[] = [];
+  private oldest: Entry | undefined;
+  private newest: Entry | undefined;
 
   /** The callback for the write of the oldest entry that has none yet. */
   readonly confirm = (error?: Error | null): void => {
-    if (!error) this.entries.shift();
+    if (error || this.oldest === undefined) return;
+    this.oldest = this.oldest.next;
+    if (this.oldest === undefined) this.newest = undefined;
   };
 
   add(batch: Batch, receiver: Receiver): void {
-    this.entries.push({ batch, receiver });
+    const entry: Entry = { batch, receiver, next: undefined };
+    if (this.newest === undefined) this.oldest = entry;
+    else this.newest.next = entry;
+    this.newest = entry;
   }
 
   /** Takes out what is meant for `receiver`. The connection must not write any more. */
   take(receiver: Receiver): string[] {
     const taken: string[] = [];
-    const rest: typeof this.entries = [];
-    for (const entry of this.entries) {
+    const rest: Entry[] = [];
+    for (let entry = this.oldest; entry !== undefined; entry = entry.next) {
       if (entry.receiver === receiver) taken.push(...entry.batch.messages);
       else rest.push(entry);
     }
-    this.entries = rest;
+    this.oldest = undefined;
+    this.newest = undefined;
+    for (const entry of rest) this.add(entry.batch, entry.receiver);
     return taken;
   }
 
   /** Everyone gets back what was not sent. */
   putBackAll(): void {
-    const byReceiver = new Map<Receiver, string[]>();
-    for (const { batch, receiver } of this.entries.splice(0)) {
-      const messages = byReceiver.get(receiver);
-      if (messages === undefined) byReceiver.set(receiver, [...batch.messages]);
-      else messages.push(...batch.messages);
+    while (this.oldest !== undefined) {
+      const { receiver } = this.oldest;
+      receiver.putBack(this.take(receiver));
     }
-    for (const [receiver, messages] of byReceiver) receiver.putBack(messages);
   }
+}
+
+interface Entry {
+  readonly batch: Batch;
+  readonly receiver: Receiver;
+  next: Entry | undefined;
 }

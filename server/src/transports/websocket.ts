@@ -6,7 +6,7 @@
 import type { IncomingMessage } from "node:http";
 import type { Duplex } from "node:stream";
 import { MalformedBatch } from "@pandapush/protocol";
-import { type WebSocket, WebSocketServer } from "ws";
+import { WebSocket, WebSocketServer, type Server as WebSocketServerOf } from "ws";
 import type { Bayeux, Source } from "../bayeux.js";
 import { closeCodes } from "../errors.js";
 import type { Session } from "../session.js";
@@ -40,7 +40,7 @@ const slowConsumerGraceMs = 5_000;
 const pingSlots = 20;
 
 export class WebSocketTransport {
-  private readonly server: WebSocketServer;
+  private readonly server: WebSocketServerOf<typeof OpenSocket>;
   private readonly slots = Array.from({ length: pingSlots }, () => new Set<Connection>());
   private readonly unbound: AddressCounter;
   private readonly pingTimer: NodeJS.Timeout;
@@ -48,12 +48,13 @@ export class WebSocketTransport {
   private pinged = 0;
 
   constructor(
-    private readonly bayeux: Bayeux,
-    private readonly options: WebSocketOptions,
+    readonly bayeux: Bayeux,
+    readonly options: WebSocketOptions,
   ) {
     this.unbound = new AddressCounter(options.limits.unboundSocketsPerAddress);
     this.server = new WebSocketServer({
       noServer: true,
+      WebSocket: OpenSocket,
       clientTracking: false,
       perMessageDeflate: false,
       maxPayload: options.limits.messageBytes,
@@ -75,19 +76,13 @@ export class WebSocketTransport {
       refuse(socket, 429, "Too many sockets of this address wait for a connect");
       return;
     }
-    let isOpen = false;
-    // Before it is open the socket is the upgrade's; a client may leave meanwhile.
-    socket.once("close", () => {
-      if (!isOpen) this.unbound.remove(address);
-    });
+    // Until it is open, a client that leaves is noticed by its socket only.
+    const leave = (): void => this.unbound.remove(address);
+    socket.once("close", leave);
     this.server.handleUpgrade(request, socket, head, (ws) => {
-      isOpen = true;
-      const slot = this.slots[this.opened++ % pingSlots];
-      const connection = new Connection(ws, socket, address, this.bayeux, this.options, {
-        bound: () => this.unbound.remove(address),
-        closed: () => slot?.delete(connection),
-      });
-      slot?.add(connection);
+      socket.off("close", leave);
+      const slot = this.slots[this.opened++ % pingSlots] ?? new Set();
+      slot.add(new Connection(ws, socket, address, slot, this));
     });
   }
 
@@ -101,16 +96,44 @@ export class WebSocketTransport {
     for (const slot of this.slots) for (const connection of slot) connection.cut();
   }
 
+  /** The socket of this address is unbound no longer. */
+  uncount(address: string | undefined): void {
+    this.unbound.remove(address);
+  }
+
   private pingNext(): void {
     const slot = this.slots[this.pinged++ % pingSlots] ?? [];
-    for (const connection of slot) connection.ping();
+    const { unboundSocketMs } = this.options.limits;
+    for (const connection of slot) connection.ping(unboundSocketMs);
   }
 }
 
-interface Registration {
-  /** No longer unbound: a session was bound to it, or it closed. Called once. */
-  readonly bound: () => void;
-  readonly closed: () => void;
+/** The library's socket, which knows ours: listeners are shared by all, for there are many. */
+class OpenSocket extends WebSocket {
+  connection: Connection | undefined;
+}
+
+function onMessage(this: WebSocket, data: Buffer): void {
+  connectionOf(this)?.receive(data);
+}
+
+function onPong(this: WebSocket): void {
+  connectionOf(this)?.heard();
+}
+
+function onClose(this: WebSocket): void {
+  connectionOf(this)?.closed();
+}
+
+/** A protocol error of the client: the library answers it with a close frame; then "close". */
+function onError(): void {}
+
+function connectionOf(ws: WebSocket): Connection | undefined {
+  return ws instanceof OpenSocket ? ws.connection : undefined;
+}
+
+function writeReplies(connection: Connection): void {
+  connection.writeReplies();
 }
 
 /** One socket: a source of messages and, once a connect binds a session, a way to push to it. */
@@ -119,30 +142,27 @@ class Connection implements PushConnection, Source {
   readonly push = this;
   private boundSession: Session | undefined;
   private readonly unconfirmed = new Unconfirmed();
-  private readonly waiting: string[] = [];
-  private isRunning = false;
+  /** Replies to the frames of this turn. */
+  private replies: string[] | undefined;
+  /** Frames that came while the one before them waits for a lookup. */
+  private waiting: string[] | undefined;
   private isCounted = true;
-  private replies: string[] = [];
   private isClosing = false;
   private hasAnswered = true;
   private lastHeardAt = Date.now();
 
   constructor(
-    private readonly ws: WebSocket,
+    private readonly ws: OpenSocket,
     private readonly socket: Duplex,
     readonly address: string | undefined,
-    private readonly bayeux: Bayeux,
-    private readonly options: WebSocketOptions,
-    private readonly registration: Registration,
+    private readonly slot: Set<Connection>,
+    private readonly transport: WebSocketTransport,
   ) {
-    ws.on("message", (data: Buffer) => this.receive(data));
-    ws.on("pong", () => {
-      this.hasAnswered = true;
-    });
-    ws.on("error", () => {
-      // A protocol error of the client: the library answers it with a close frame; then "close".
-    });
-    ws.on("close", () => this.closed());
+    ws.connection = this;
+    ws.on("message", onMessage);
+    ws.on("pong", onPong);
+    ws.on("error", onError);
+    ws.on("close", onClose);
   }
 
   get session(): Session | undefined {
@@ -159,7 +179,7 @@ class Connection implements PushConnection, Source {
     this.writeReplies();
     this.unconfirmed.add(batch, receiver);
     this.socket.write(batch.frame(textFrame), this.unconfirmed.confirm);
-    if (this.socket.writableLength > this.options.limits.socketBufferBytes) this.tooSlow();
+    this.watchBuffer();
   }
 
   release(receiver: Receiver): readonly string[] {
@@ -178,13 +198,13 @@ class Connection implements PushConnection, Source {
     this.ws.terminate();
   }
 
-  ping(): void {
+  /** @param unboundMs how long a socket that no session is bound to may stay silent */
+  ping(unboundMs: number): void {
     if (!this.hasAnswered) {
       this.cut();
       return;
     }
-    const { unboundSocketMs } = this.options.limits;
-    if (this.boundSession === undefined && Date.now() - this.lastHeardAt > unboundSocketMs) {
+    if (this.boundSession === undefined && Date.now() - this.lastHeardAt > unboundMs) {
       this.close("idle");
       return;
     }
@@ -193,59 +213,85 @@ class Connection implements PushConnection, Source {
     this.ws.ping();
   }
 
-  private receive(data: Buffer): void {
+  heard(): void {
+    this.hasAnswered = true;
+  }
+
+  receive(data: Buffer): void {
     this.lastHeardAt = Date.now();
     this.hasAnswered = true;
     if (this.isClosing) return;
     const text = data.toString();
-    if (this.isRunning) this.waiting.push(text);
-    else this.run(text);
+    if (this.waiting === undefined) this.run(text);
+    else this.waiting.push(text);
+  }
+
+  /** Replies to the frames of one read travel in one write. */
+  respond(text: string): void {
+    if (this.isClosing) return;
+    if (this.replies === undefined) {
+      this.replies = [text];
+      process.nextTick(writeReplies, this);
+    } else {
+      this.replies.push(text);
+    }
+  }
+
+  writeReplies(): void {
+    if (this.replies === undefined) return;
+    const frames = textFrames(this.replies);
+    this.replies = undefined;
+    this.socket.write(frames);
+    this.watchBuffer();
+  }
+
+  closed(): void {
+    this.slot.delete(this);
+    this.uncount();
+    this.transport.bayeux.closed(this);
+    // After the session knows that this connection is gone, so that it keeps them.
+    this.unconfirmed.putBackAll();
   }
 
   /** One frame after the other: what waits for a lookup is not overtaken. */
   private run(text: string): void {
+    const { bayeux, options } = this.transport;
     try {
-      const done = this.bayeux.receive(this, text, this.respond);
+      const done = bayeux.receive(this, text);
       if (!(done instanceof Promise)) return;
-      this.isRunning = true;
+      this.waiting = [];
       // Only frames that were read already can come before the pause has its effect.
       this.ws.pause();
       done
-        .catch((error: unknown) => this.options.logError(error, "run a batch"))
+        .catch((error: unknown) => options.logError(error, "run a batch"))
         .finally(() => this.runWaiting());
     } catch (error) {
-      if (!(error instanceof MalformedBatch)) this.options.logError(error, "run a batch");
+      if (!(error instanceof MalformedBatch)) options.logError(error, "run a batch");
       // Without a reply old clients would close the socket and resend for ever. MSG-6
       const detail = error instanceof MalformedBatch ? error.message : "Internal server error";
-      this.respond(this.bayeux.refuse(detail));
+      this.respond(bayeux.refuse(detail));
     }
   }
 
   private runWaiting(): void {
-    this.isRunning = false;
-    while (!this.isRunning) {
-      const next = this.waiting.shift();
+    const waiting = this.waiting ?? [];
+    this.waiting = undefined;
+    while (this.waiting === undefined) {
+      const next = waiting.shift();
       if (next === undefined) {
         this.ws.resume();
         return;
       }
       this.run(next);
     }
+    // The last one waits again, and what is left behind it.
+    this.waiting = waiting;
   }
 
-  /** Replies to the frames of one read travel in one write. */
-  private readonly respond = (text: string): void => {
-    if (this.isClosing) return;
-    if (this.replies.push(text) === 1) process.nextTick(this.writeReplies);
-  };
-
-  private readonly writeReplies = (): void => {
-    if (this.replies.length === 0) return;
-    const frames = textFrames(this.replies);
-    this.replies = [];
-    this.socket.write(frames);
-    if (this.socket.writableLength > this.options.limits.socketBufferBytes) this.tooSlow();
-  };
+  private watchBuffer(): void {
+    const { socketBufferBytes } = this.transport.options.limits;
+    if (this.socket.writableLength > socketBufferBytes) this.tooSlow();
+  }
 
   /**
    * The client does not read what it is sent. Its session goes on in its own, bounded outbox; the
@@ -253,25 +299,17 @@ class Connection implements PushConnection, Source {
    */
   private tooSlow(): void {
     if (this.isClosing) return;
-    this.options.onSlowConsumer(this.boundSession);
+    this.transport.options.onSlowConsumer(this.boundSession);
     this.boundSession?.forget(this);
     this.boundSession?.detach(this, true);
     this.close("slowConsumer");
     setTimeout(() => this.cut(), slowConsumerGraceMs).unref();
   }
 
-  private closed(): void {
-    this.registration.closed();
-    this.uncount();
-    this.bayeux.closed(this);
-    // After the session knows that this connection is gone, so that it keeps them.
-    this.unconfirmed.putBackAll();
-  }
-
   private uncount(): void {
     if (!this.isCounted) return;
     this.isCounted = false;
-    this.registration.bound();
+    this.transport.uncount(this.address);
   }
 }
 

@@ -250,9 +250,29 @@ export function clientFrame(payload: string | Buffer, options: FrameOptions = {}
   return Buffer.concat([header, mask, masked]);
 }
 
-/** What the server logged as its own fault; a refused or malformed message is none. */
-export function errorsOf({ logged }: Pick<Target, "logged">): string[] {
-  return logged.filter((line) => (JSON.parse(line) as { level: number }).level >= 50);
+interface LogLine {
+  readonly level: number;
+  readonly msg: string;
+  readonly err?: { readonly message?: string; readonly stack?: string };
+}
+
+const linesSeen = new WeakMap<readonly string[], number>();
+
+/**
+ * What the server logged as its own fault since the last call, each fault once and in one line; a
+ * refused or malformed message is none.
+ */
+export function newErrorsOf({ logged }: Pick<Target, "logged">): string[] {
+  const lines = logged.slice(linesSeen.get(logged) ?? 0);
+  linesSeen.set(logged, logged.length);
+  const faults = lines
+    .map((line) => JSON.parse(line) as LogLine)
+    .filter(({ level }) => level >= 50)
+    .map(({ msg, err }) => {
+      const places = (err?.stack ?? "").split("\n").filter((line) => line.includes("/src/"));
+      return `${msg}: ${err?.message} ${places.slice(0, 3).join(" ").replace(/ +/g, " ")}`;
+    });
+  return [...new Set(faults)];
 }
 
 /**
@@ -260,7 +280,7 @@ export function errorsOf({ logged }: Pick<Target, "logged">): string[] {
  * long-polling; and nothing that happened before was logged as the server's own fault.
  */
 export async function expectServes(server: Target): Promise<void> {
-  expect(errorsOf(server)).toEqual([]);
+  expect(newErrorsOf(server)).toEqual([]);
   const channel = `/${appId}/public/still-serves`;
   const socket = await Socket.connect(server);
   const poller = await Poller.connect(server);
@@ -284,7 +304,7 @@ export async function expectServes(server: Target): Promise<void> {
   await poller.ask({ channel: "/meta/disconnect" });
   await socket.ask({ channel: "/meta/disconnect" });
   await socket.closing();
-  expect(errorsOf(server)).toEqual([]);
+  expect(newErrorsOf(server)).toEqual([]);
 }
 
 /** Runs `work` for each item, at most `width` at a time. */

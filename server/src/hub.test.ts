@@ -1,0 +1,442 @@
+import { type AppId, type Channel, covers, type Pattern } from "@pandapush/protocol";
+import { describe, expect, test } from "vitest";
+import { Random } from "../test/hostile/random.js";
+import { Hub } from "./hub.js";
+import { type Encoder, Session } from "./session.js";
+import type { Batch, PushConnection, TransportKind } from "./transports/transport.js";
+
+const encoder: Encoder = {
+  event: ({ id }) => id,
+  subscriptionEnded: () => "ended",
+  join: (messages) => messages.join(" "),
+};
+
+/** A connection whose peer reads everything at once; remembers what it was given. */
+class Recorder implements PushConnection {
+  readonly kind: TransportKind = "websocket";
+  readonly batches: Batch[] = [];
+
+  deliver(batch: Batch): void {
+    this.batches.push(batch);
+    this.onDeliver?.();
+  }
+
+  constructor(private readonly onDeliver?: () => void) {}
+
+  get heard(): string[] {
+    return this.batches.flatMap(({ messages }) => messages);
+  }
+
+  release(): readonly string[] {
+    return [];
+  }
+
+  close(): void {}
+}
+
+const generous = { backlogMessages: 1_000_000, backlogBytes: 1_000_000_000 };
+const limits = { expiryMs: 60_000, outboxMessages: 1_000_000, outboxBytes: 1_000_000_000 };
+const app = "app" as AppId;
+
+const name = (rest: string, appId: AppId = app): Channel => `/${appId}/public/${rest}` as Channel;
+
+let made = 0;
+
+function newSession(connection: PushConnection): Session {
+  const session = new Session(`s${++made}`, encoder, undefined, limits, () => undefined);
+  session.attach(connection);
+  return session;
+}
+
+class Listener {
+  readonly connection: Recorder;
+  readonly session: Session;
+
+  constructor(
+    private readonly hub: Hub,
+    names: readonly string[],
+    readonly appId: AppId = app,
+    onDeliver?: () => void,
+  ) {
+    this.connection = new Recorder(onDeliver);
+    this.session = newSession(this.connection);
+    for (const each of names) this.subscribe(each);
+  }
+
+  subscribe(rest: string): boolean {
+    return this.hub.subscribe(this.session, this.appId, name(rest, this.appId), undefined);
+  }
+
+  unsubscribe(rest: string): boolean {
+    return this.hub.unsubscribe(this.session, this.appId, name(rest, this.appId));
+  }
+
+  get heard(): string[] {
+    return this.connection.heard;
+  }
+
+  get lastHeard(): string | undefined {
+    return this.connection.batches.at(-1)?.messages.at(-1);
+  }
+}
+
+function publish(hub: Hub, rest: string, id: string, appId: AppId = app): void {
+  hub.receive(appId, { id, channel: name(rest, appId), data: "1" });
+}
+
+/** Until the end of this turn: everything that small hubs have to deliver is delivered. */
+const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+
+async function turnsUntil(isTrue: () => boolean): Promise<void> {
+  const deadline = performance.now() + 4_000;
+  while (!isTrue()) {
+    if (performance.now() > deadline) throw new Error("not within 4 s");
+    await turn();
+  }
+}
+
+describe("one turn", () => {
+  test("nothing is delivered in the call that received it; all of it by the end of the turn", async () => {
+    const hub = new Hub(generous);
+    const listener = new Listener(hub, ["a"]);
+    publish(hub, "a", "1");
+    expect(listener.heard).toEqual([]);
+    await turn();
+    expect(listener.heard).toEqual(["1"]);
+  });
+
+  test("everyone who hears the same gets the same batch, so that its frame is made once", async () => {
+    const hub = new Hub(generous);
+    const listeners = Array.from({ length: 100 }, () => new Listener(hub, ["a"]));
+    for (const id of ["1", "2", "3"]) publish(hub, "a", id);
+    await turn();
+    const batches = new Set(listeners.flatMap(({ connection }) => connection.batches));
+    expect(batches.size).toBe(1);
+    expect([...batches][0]?.messages).toEqual(["1", "2", "3"]);
+  });
+
+  test("everyone who hears the same two channels shares a batch too", async () => {
+    const hub = new Hub(generous);
+    const listeners = Array.from({ length: 50 }, () => new Listener(hub, ["a", "b"]));
+    const others = Array.from({ length: 50 }, () => new Listener(hub, ["a"]));
+    for (const [rest, id] of ["a1", "b2", "a3"].map((each) => [each.slice(0, 1), each] as const)) {
+      publish(hub, rest, id);
+    }
+    await turn();
+    const shared = new Set(listeners.flatMap(({ connection }) => connection.batches));
+    expect([...shared].map(({ messages }) => messages)).toEqual([["a1", "b2", "a3"]]);
+    const single = new Set(others.flatMap(({ connection }) => connection.batches));
+    expect([...single].map(({ messages }) => messages)).toEqual([["a1", "a3"]]);
+  });
+
+  test("who hears several channels and patterns gets one copy, in the order of publication", async () => {
+    const hub = new Hub(generous);
+    const listener = new Listener(hub, ["x/b", "x/*", "**", "x/a", "y"]);
+    const order = ["x/b", "y", "x/a", "x/c", "x/b", "x/d/e", "y"];
+    for (const [index, rest] of order.entries()) publish(hub, rest, `${index}`);
+    await turn();
+    expect(listener.heard).toEqual(["0", "1", "2", "3", "4", "5", "6"]);
+    expect(listener.connection.batches).toHaveLength(1);
+  });
+
+  test("a frame holds many small messages or one large one: batches stay below 64 Ki characters", async () => {
+    const hub = new Hub(generous);
+    const listener = new Listener(hub, ["a"]);
+    const ids = Array.from({ length: 20 }, (_, index) => `${index}`.padEnd(10_000, "."));
+    const huge = "huge".padEnd(200_000, ".");
+    for (const id of [...ids, huge, "after"]) publish(hub, "a", id);
+    await turn();
+    expect(listener.heard).toEqual([...ids, huge, "after"]);
+    for (const { messages } of listener.connection.batches) {
+      const length = messages.join("").length;
+      expect(messages.length === 1 || length <= 65_536).toBe(true);
+    }
+    expect(listener.connection.batches.length).toBeLessThan(8);
+  });
+});
+
+describe("subscriptions", () => {
+  test("the first of a name at this node and the last are told apart", () => {
+    const hub = new Hub(generous);
+    const [first, second] = [new Listener(hub, []), new Listener(hub, [])];
+    expect([first.subscribe("a"), first.subscribe("a"), second.subscribe("a")]).toEqual([
+      true,
+      false,
+      false,
+    ]);
+    expect([first.unsubscribe("a"), first.unsubscribe("a"), second.unsubscribe("a")]).toEqual([
+      false,
+      false,
+      true,
+    ]);
+    expect(hub.isHeard(app, name("a"))).toBe(false);
+  });
+
+  test("one hears only what is received after it, also in the middle of a turn", async () => {
+    const hub = new Hub(generous);
+    const early = new Listener(hub, ["a"]);
+    publish(hub, "a", "1");
+    const late = new Listener(hub, ["a"]);
+    publish(hub, "a", "2");
+    const latest = new Listener(hub, ["a"]);
+    await turn();
+    expect([early.heard, late.heard, latest.heard]).toEqual([["1", "2"], ["2"], []]);
+  });
+
+  test("a second one over the same channel neither repeats nor hides what the first hears", async () => {
+    const hub = new Hub(generous);
+    const listener = new Listener(hub, ["a/*"]);
+    publish(hub, "a/b", "1");
+    listener.subscribe("a/b");
+    publish(hub, "a/b", "2");
+    listener.unsubscribe("a/*");
+    publish(hub, "a/b", "3");
+    publish(hub, "a/c", "not for us");
+    await turn();
+    expect(listener.heard.filter((id) => id !== "1")).toEqual(["2", "3"]);
+  });
+
+  test("after its end nothing is heard of what is received later in the same turn", async () => {
+    const hub = new Hub(generous);
+    const listener = new Listener(hub, ["a"]);
+    const other = new Listener(hub, ["a"]);
+    listener.unsubscribe("a");
+    publish(hub, "a", "1");
+    await turn();
+    expect([listener.heard, other.heard]).toEqual([[], ["1"]]);
+  });
+
+  test("ended and begun again in one turn, it hears what is received after its new beginning", async () => {
+    const hub = new Hub(generous);
+    const listener = new Listener(hub, ["a"]);
+    publish(hub, "a", "1");
+    listener.unsubscribe("a");
+    listener.subscribe("a");
+    publish(hub, "a", "2");
+    await turn();
+    expect(listener.heard).toEqual(["2"]);
+  });
+
+  test("whoever subscribes while a delivery is under way does not hear of it", async () => {
+    const hub = new Hub(generous);
+    let late: Listener | undefined;
+    const subscribeOnce = (): void => {
+      late ??= new Listener(hub, ["a"]);
+    };
+    new Listener(hub, ["a"], app, subscribeOnce);
+    const second = new Listener(hub, ["a"]);
+    publish(hub, "a", "1");
+    await turn();
+    publish(hub, "a", "2");
+    await turn();
+    expect([second.heard, late?.heard]).toEqual([["1", "2"], ["2"]]);
+  });
+
+  test("applications hear nothing of each other, whatever their patterns", async () => {
+    const hub = new Hub(generous);
+    const other = "app2" as AppId;
+    const mine = new Listener(hub, ["**", "a"]);
+    const theirs = new Listener(hub, ["**", "a"], other);
+    publish(hub, "a", "mine");
+    publish(hub, "a", "theirs", other);
+    await turn();
+    expect([mine.heard, theirs.heard]).toEqual([["mine"], ["theirs"]]);
+  });
+});
+
+describe("counters and limits", () => {
+  test("they count sessions, subscriptions, names and deliveries, and return to zero", async () => {
+    const hub = new Hub(generous);
+    const first = new Listener(hub, ["a", "b"]);
+    const second = new Listener(hub, ["a", "**"]);
+    publish(hub, "a", "1");
+    publish(hub, "b", "2");
+    publish(hub, "nobody", "3");
+    await turn();
+    expect(Object.fromEntries(hub.counters())).toEqual({
+      app: { connections: 2, subscriptions: 4, channels: 3, delivered: 5 },
+    });
+    for (const rest of ["a", "b"]) first.unsubscribe(rest);
+    for (const rest of ["a", "**"]) second.unsubscribe(rest);
+    expect(Object.fromEntries(hub.counters())).toMatchObject({
+      app: { connections: 0, subscriptions: 0, channels: 0 },
+    });
+  });
+
+  test("an application is busy while too many messages or bytes wait, and only that one", async () => {
+    const other = "app2" as AppId;
+    const few = new Hub({ backlogMessages: 3, backlogBytes: 1_000_000 });
+    new Listener(few, ["a"]);
+    for (const id of ["1", "2"]) publish(few, "a", id);
+    publish(few, "nobody", "unheard messages do not wait");
+    expect(few.isBusy(app)).toBe(false);
+    publish(few, "a", "3");
+    expect([few.isBusy(app), few.isBusy(other)]).toEqual([true, false]);
+    await turn();
+    expect(few.isBusy(app)).toBe(false);
+
+    const small = new Hub({ backlogMessages: 1_000, backlogBytes: 100 });
+    new Listener(small, ["a"]);
+    small.receive(app, { id: "1", channel: name("a"), data: "x".repeat(100) });
+    expect(small.isBusy(app)).toBe(true);
+    await turn();
+    expect(small.isBusy(app)).toBe(false);
+  });
+});
+
+describe("fairness", () => {
+  test("an application with 50,000 sessions does not delay one with a single session", async () => {
+    const hub = new Hub(generous);
+    const large = "large" as AppId;
+    let delivered = 0;
+    const crowd = new Recorder(() => {
+      delivered++;
+    });
+    for (let i = 0; i < 50_000; i++) {
+      hub.subscribe(newSession(crowd), large, name("a", large), undefined);
+    }
+    let deliveredBefore = -1;
+    const small = new Listener(hub, ["a"], app, () => {
+      deliveredBefore = delivered;
+    });
+    publish(hub, "a", "1", large);
+    publish(hub, "a", "1");
+    await turnsUntil(() => small.heard.length === 1);
+    // A slice of the large one at most.
+    expect(deliveredBefore).toBeLessThan(5_000);
+    await turnsUntil(() => delivered === 50_000);
+  });
+
+  test("other work of the process runs while a large delivery is under way", async () => {
+    const hub = new Hub(generous);
+    // A write to a socket costs some microseconds; as much is spent here.
+    let delivered = 0;
+    const slow = new Recorder(() => {
+      delivered++;
+      const end = performance.now() + 0.005;
+      while (performance.now() < end);
+    });
+    for (let i = 0; i < 20_000; i++) hub.subscribe(newSession(slow), app, name("a"), undefined);
+    publish(hub, "a", "1");
+    let turns = 0;
+    await turnsUntil(() => {
+      turns++;
+      return delivered === 20_000;
+    });
+    expect(turns).toBeGreaterThan(5);
+  });
+
+  test("a pattern over many channels costs as much as their messages, not as their square", async () => {
+    const hub = new Hub(generous);
+    const count = 10_000;
+    const listener = new Listener(hub, ["**"]);
+    for (let i = 0; i < count; i++) publish(hub, `c${i}`, `${i}`);
+    const start = performance.now();
+    await turnsUntil(() => listener.lastHeard === `${count - 1}`);
+    expect(listener.heard).toEqual(Array.from({ length: count }, (_, index) => `${index}`));
+    // Some 10 ms; the square takes seconds and as many megabytes.
+    expect(performance.now() - start).toBeLessThan(500);
+  });
+
+  test("many channels of one application do not keep another one waiting", async () => {
+    const hub = new Hub(generous);
+    const large = "large" as AppId;
+    const crowd = Array.from({ length: 20 }, () => new Listener(hub, ["**"], large));
+    for (let i = 0; i < 3_000; i++) publish(hub, `c${i}`, `${i}`, large);
+    const small = new Listener(hub, ["a"]);
+    publish(hub, "a", "1");
+    const start = performance.now();
+    await turnsUntil(() => small.heard.length === 1);
+    expect(performance.now() - start).toBeLessThan(100);
+    await turnsUntil(() => crowd.every(({ lastHeard }) => lastHeard === "2999"));
+  });
+
+  test("order is kept although a delivery needs many slices and more is published meanwhile", async () => {
+    const hub = new Hub(generous);
+    const listeners = Array.from({ length: 2_000 }, (_, index) =>
+      index % 2 === 0 ? new Listener(hub, ["a"]) : new Listener(hub, ["a", "**"]),
+    );
+    const expected: string[] = [];
+    for (let round = 0; round < 50; round++) {
+      for (const rest of ["a", "b", "a"]) {
+        const id = `${expected.length}${rest}`;
+        expected.push(id);
+        publish(hub, rest, id);
+      }
+      await turn();
+    }
+    const last = expected.at(-1);
+    await turnsUntil(() => listeners.every((each) => each.lastHeard === last));
+    const onlyA = expected.filter((id) => id.endsWith("a"));
+    for (const [index, { heard }] of listeners.entries()) {
+      expect(heard).toEqual(index % 2 === 0 ? onlyA : expected);
+    }
+  });
+});
+
+describe("against a naive model", () => {
+  const names = ["a", "b", "a/b", "a/b/c", "a/c", "b/a", "**", "*", "a/*", "a/**", "a/b/*", "b/**"];
+  const channels = names.filter((each) => !each.includes("*"));
+
+  interface Expected {
+    readonly listener: Listener;
+    readonly live: Set<string>;
+    /** In the order of publication; `since` names the subscriptions that heard it then. */
+    readonly published: { id: string; by: Set<string> }[];
+  }
+
+  function hears(live: Set<string>, rest: string): Set<string> {
+    return new Set([...live].filter((each) => covers(name(each) as Channel | Pattern, name(rest))));
+  }
+
+  test("everyone hears what the model says, in its order, each once", async () => {
+    const random = Random.fromEnvironment("hub model");
+    // With this limit it is busy as long as anything waits for delivery.
+    const hub = new Hub({ ...generous, backlogMessages: 1 });
+    const all: Expected[] = [];
+    let id = 0;
+    for (let step = 0; step < 8_000; step++) {
+      const roll = random.next();
+      if (all.length < 3 || (roll < 0.01 && all.length < 25)) {
+        all.push({ listener: new Listener(hub, []), live: new Set(), published: [] });
+      } else if (roll < 0.15) {
+        const { listener, live } = random.pick(all);
+        const rest = random.pick(names);
+        listener.subscribe(rest);
+        live.add(rest);
+      } else if (roll < 0.25) {
+        const { listener, live, published } = random.pick(all);
+        const rest = random.pick(names);
+        listener.unsubscribe(rest);
+        live.delete(rest);
+        for (const { by } of published) by.delete(rest);
+      } else if (roll < 0.9) {
+        const rest = random.pick(channels);
+        id++;
+        publish(hub, rest, `${id}`);
+        for (const { live, published } of all) {
+          const by = hears(live, rest);
+          if (by.size > 0) published.push({ id: `${id}`, by });
+        }
+      } else {
+        await settle(hub, all);
+      }
+    }
+    await settle(hub, all);
+    for (const { listener, live } of all) {
+      for (const rest of live) listener.unsubscribe(rest);
+    }
+    const [counters] = [...hub.counters()].map(([, counted]) => counted);
+    expect(counters).toMatchObject({ connections: 0, subscriptions: 0, channels: 0 });
+  });
+
+  /** Delivers, compares and forgets. What was unsubscribed before its delivery is not heard. */
+  async function settle(hub: Hub, all: readonly Expected[]): Promise<void> {
+    await turnsUntil(() => !hub.isBusy(app));
+    for (const { listener, published } of all) {
+      const due = published.splice(0).flatMap(({ id, by }) => (by.size > 0 ? [id] : []));
+      expect(listener.heard.join()).toBe(due.join());
+      listener.connection.batches.length = 0;
+    }
+  }
+});
