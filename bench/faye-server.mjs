@@ -2,7 +2,8 @@
  * The server that Pandapush is compared with: Faye for Node, started as its documentation says.
  * The extension keeps credentials from the subscribers, as any deployment of Faye that takes them
  * has to. It also lets both servers deliver the same bytes: without it, Faye copies the key and
- * the secret into every delivery, which costs it some 15 % of its speed in the fan-out.
+ * the secret into every delivery, which makes its fan-out slower (81,000 deliveries per CPU-second
+ * instead of 96,000, in neighbouring runs on a busy machine).
  */
 import http from "node:http";
 import faye from "faye";

@@ -1,4 +1,6 @@
+import { execFileSync } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
+import { createRequire } from "node:module";
 import os from "node:os";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
@@ -191,17 +193,19 @@ if (growthRows.length > 0) tables.push(growthTable(growthRows));
 console.log(`\n${where}\n\n${tables.join("\n\n")}`);
 
 if (!options.self && !options.profile) {
-  const file = path.join(BENCH, "results.json");
-  writeFileSync(
-    file,
-    `${JSON.stringify({ machine, quick: options.quick, results, growth: growthRows }, null, 2)}\n`,
-  );
+  const written = [path.join(BENCH, "results.json")];
+  const found = { machine, quick: options.quick, results, growth: growthRows };
+  writeFileSync(written[0], JSON.stringify(found));
   // The page shows complete runs only.
   if (wanted.length === 0 && !options.quick && process.exitCode === undefined) {
     const page = path.join(BENCH, "README.md");
     const text = readFileSync(page, "utf8");
     const head = text.slice(0, text.indexOf(RESULTS_HEADING) + RESULTS_HEADING.length);
     writeFileSync(page, `${head}\n\n${where}\n\n${tables.join("\n\n")}\n`);
+    written.push(page);
   }
+  // Both are kept in the repository, where the formatter checks them.
+  const biome = createRequire(import.meta.url).resolve("@biomejs/biome/bin/biome");
+  execFileSync(process.execPath, [biome, "format", "--write", ...written], { stdio: "ignore" });
 }
 if (!options.self && results.some((result) => !result.isReached)) process.exitCode = 1;

@@ -18,6 +18,8 @@ sentences(
   [
     cometdInNode("websocket"),
     cometdInNode("long-polling"),
+    cometdInNode("websocket", "extended"),
+    cometdInNode("long-polling", "extended"),
     cometdInChromium(() => chromium, "websocket"),
     cometdInChromium(() => chromium, "long-polling"),
     cometdInChromium(() => chromium, "callback-polling"),

@@ -1,5 +1,5 @@
 import { createRequire } from "node:module";
-import { CometD } from "cometd";
+import { AckExtension, CometD, TimeStampExtension, TimeSyncExtension } from "cometd";
 import { adapt } from "cometd-nodejs-client";
 import { cometdAgent, type FayeClient, fayeAgent } from "./agents.js";
 import { type ClientKind, StockClient } from "./client.js";
@@ -40,10 +40,16 @@ export function fayeInNode(
   };
 }
 
-/** CometD's JavaScript client in Node, through the adapter of its authors. */
-export function cometdInNode(transport: "websocket" | "long-polling"): ClientKind {
+/**
+ * CometD's JavaScript client in Node, through the adapter of its authors; with the extensions that
+ * its applications like to register, or without.
+ */
+export function cometdInNode(
+  transport: "websocket" | "long-polling",
+  extensions: "plain" | "extended" = "plain",
+): ClientKind {
   return {
-    name: "cometd 9 in Node",
+    name: `cometd 9 ${extensions === "extended" ? "with extensions " : ""}in Node`,
     transport,
     publishes: true,
     maxPublishLength: 7_000,
@@ -56,6 +62,11 @@ export function cometdInNode(transport: "websocket" | "long-polling"): ClientKin
           if (type !== transport) client.unregisterTransport(type);
         }
         client.configure({ url: `${url}/push`, logLevel: "warn" });
+        if (extensions === "extended") {
+          client.registerExtension("ack", new AckExtension());
+          client.registerExtension("timestamp", new TimeStampExtension());
+          client.registerExtension("timesync", new TimeSyncExtension());
+        }
         const operate = cometdAgent(client, report);
         return {
           send: operate,

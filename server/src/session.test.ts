@@ -278,13 +278,13 @@ describe("the end", () => {
   });
 
   test("comes by itself when no connect comes in time; each connect defers it", async () => {
-    const { session, ends } = start({ expiryMs: 100 });
+    const { session, ends } = start({ expiryMs: 600 });
     const begin = performance.now();
-    for (let i = 0; i < 4; i++) {
-      const { answers } = hold(session, 60);
+    for (let i = 0; i < 2; i++) {
+      const { answers } = hold(session, 350);
       await expect.poll(() => answers, { timeout: 2_000, interval: 5 }).toEqual([[]]);
     }
-    expect(performance.now() - begin).toBeGreaterThan(200);
+    expect([ends, performance.now() - begin > 600]).toEqual([[], true]);
     await expect.poll(() => ends, { timeout: 2_000 }).toEqual(["expiry"]);
   });
 

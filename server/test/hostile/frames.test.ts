@@ -1,12 +1,6 @@
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { appId, keyAuth, Socket, startTestServer, type TestServer } from "../harness.js";
-import {
-  clientFrame,
-  expectServes,
-  type FrameOptions,
-  RawSocket,
-  upgradeRequest,
-} from "./raw.js";
+import { clientFrame, expectServes, type FrameOptions, RawSocket, upgradeRequest } from "./raw.js";
 
 let server: TestServer;
 beforeAll(async () => {
@@ -31,7 +25,12 @@ async function handshaken(): Promise<{ socket: RawSocket; clientId: string }> {
 }
 
 describe("frames that break RFC 6455 close the connection with the code it names", () => {
-  const broken: { what: string; payload?: string | Buffer; options?: FrameOptions; code: number }[] = [
+  const broken: {
+    what: string;
+    payload?: string | Buffer;
+    options?: FrameOptions;
+    code: number;
+  }[] = [
     { what: "unmasked", options: { isMasked: false }, code: 1002 },
     { what: "with reserved bit 1", options: { reserved: 4 }, code: 1002 },
     { what: "with reserved bit 2", options: { reserved: 2 }, code: 1002 },
@@ -43,11 +42,31 @@ describe("frames that break RFC 6455 close the connection with the code it names
     })),
     { what: "that continue nothing", options: { opcode: 0 }, code: 1002 },
     { what: "of a fragmented ping", options: { opcode: 9, isFinal: false }, code: 1002 },
-    { what: "of a ping above 125 bytes", payload: "x".repeat(126), options: { opcode: 9 }, code: 1002 },
-    { what: "of a pong above 125 bytes", payload: "x".repeat(126), options: { opcode: 10 }, code: 1002 },
+    {
+      what: "of a ping above 125 bytes",
+      payload: "x".repeat(126),
+      options: { opcode: 9 },
+      code: 1002,
+    },
+    {
+      what: "of a pong above 125 bytes",
+      payload: "x".repeat(126),
+      options: { opcode: 10 },
+      code: 1002,
+    },
     { what: "of a close with one byte", payload: "x", options: { opcode: 8 }, code: 1002 },
-    { what: "of a close with an unused code", payload: Buffer.from([0, 1]), options: { opcode: 8 }, code: 1002 },
-    { what: "of a close with the code 1005", payload: Buffer.from([3, 0xed]), options: { opcode: 8 }, code: 1002 },
+    {
+      what: "of a close with an unused code",
+      payload: Buffer.from([0, 1]),
+      options: { opcode: 8 },
+      code: 1002,
+    },
+    {
+      what: "of a close with the code 1005",
+      payload: Buffer.from([3, 0xed]),
+      options: { opcode: 8 },
+      code: 1002,
+    },
     {
       what: "of a close whose reason is no UTF-8",
       payload: Buffer.from([3, 0xe8, 0xff, 0xfe]),
@@ -55,11 +74,30 @@ describe("frames that break RFC 6455 close the connection with the code it names
       code: 1007,
     },
     { what: "of no UTF-8", payload: Buffer.from([0x22, 0xc3, 0x28, 0x22]), code: 1007 },
-    { what: "of UTF-8 surrogates", payload: Buffer.from([0x22, 0xed, 0xa0, 0x80, 0x22]), code: 1007 },
+    {
+      what: "of UTF-8 surrogates",
+      payload: Buffer.from([0x22, 0xed, 0xa0, 0x80, 0x22]),
+      code: 1007,
+    },
     { what: "of overlong UTF-8", payload: Buffer.from([0xc0, 0xaf]), code: 1007 },
-    { what: "one byte above the limit by its header", payload: "", options: { declaredLength: 262_145 }, code: 1009 },
-    { what: "of 4 GiB by its header", payload: "", options: { declaredLength: 2n ** 32n }, code: 1009 },
-    { what: "of 2^53 bytes by its header", payload: "", options: { declaredLength: 2n ** 53n }, code: 1009 },
+    {
+      what: "one byte above the limit by its header",
+      payload: "",
+      options: { declaredLength: 262_145 },
+      code: 1009,
+    },
+    {
+      what: "of 4 GiB by its header",
+      payload: "",
+      options: { declaredLength: 2n ** 32n },
+      code: 1009,
+    },
+    {
+      what: "of 2^53 bytes by its header",
+      payload: "",
+      options: { declaredLength: 2n ** 53n },
+      code: 1009,
+    },
     {
       what: "of 2^64 - 1 bytes by its header",
       payload: "",
@@ -102,7 +140,9 @@ describe("frames that are unusual but right are answered", () => {
     const bytes = Buffer.from(text);
     for (const [index, byte] of bytes.entries()) {
       const opcode = index === 0 ? 1 : 0;
-      socket.write(clientFrame(Buffer.from([byte]), { opcode, isFinal: index === bytes.length - 1 }));
+      socket.write(
+        clientFrame(Buffer.from([byte]), { opcode, isFinal: index === bytes.length - 1 }),
+      );
       if (index % 10 === 0) socket.write(clientFrame("ping", { opcode: 9 }));
     }
     expect((await socket.message(({ id }) => id === "h")).successful).toBe(true);
@@ -134,7 +174,9 @@ describe("frames that are unusual but right are answered", () => {
 
   test("a client's close is answered with its code, after the replies to what came before", async () => {
     const socket = await RawSocket.upgrade(server);
-    socket.write(Buffer.concat([clientFrame(text), clientFrame(Buffer.from([0x03, 0xe8]), { opcode: 8 })]));
+    socket.write(
+      Buffer.concat([clientFrame(text), clientFrame(Buffer.from([0x03, 0xe8]), { opcode: 8 })]),
+    );
     const reply = await socket.frame();
     expect(JSON.parse(reply.payload.toString())).toMatchObject([{ id: "h", successful: true }]);
     expect(await socket.closeCode()).toBe(1000);
@@ -180,23 +222,44 @@ describe("clients that vanish", () => {
 });
 
 describe("upgrades", () => {
-  const upgrades: { what: string; headers: Record<string, string>; path?: string; status: number }[] = [
+  const upgrades: {
+    what: string;
+    headers: Record<string, string>;
+    path?: string;
+    status: number;
+  }[] = [
     { what: "without a key", headers: { "Sec-WebSocket-Key": "" }, status: 400 },
     { what: "with a key that is none", headers: { "Sec-WebSocket-Key": "short" }, status: 400 },
     { what: "of version 0", headers: { "Sec-WebSocket-Version": "0" }, status: 400 },
-    { what: "of version 99999999999", headers: { "Sec-WebSocket-Version": "99999999999" }, status: 400 },
+    {
+      what: "of version 99999999999",
+      headers: { "Sec-WebSocket-Version": "99999999999" },
+      status: 400,
+    },
     { what: "to another protocol", headers: { Upgrade: "h2c" }, status: 400 },
     { what: "outside of the mount", headers: {}, path: "/elsewhere", status: 404 },
-    { what: "to a path that only begins like the mount", headers: {}, path: "/pushfoo", status: 404 },
-    { what: "with a malformed list of protocols", headers: { "Sec-WebSocket-Protocol": ",,\"" }, status: 400 },
+    {
+      what: "to a path that only begins like the mount",
+      headers: {},
+      path: "/pushfoo",
+      status: 404,
+    },
+    {
+      what: "with a malformed list of protocols",
+      headers: { "Sec-WebSocket-Protocol": ',,"' },
+      status: 400,
+    },
   ];
 
-  test.each(upgrades)("$what is refused with $status and closed", async ({ headers, path, status }) => {
-    const socket = await RawSocket.open(server);
-    socket.write(upgradeRequest(headers, path));
-    expect((await socket.response()).status).toBe(status);
-    await socket.closing();
-  });
+  test.each(upgrades)(
+    "$what is refused with $status and closed",
+    async ({ headers, path, status }) => {
+      const socket = await RawSocket.open(server);
+      socket.write(upgradeRequest(headers, path));
+      expect((await socket.response()).status).toBe(status);
+      await socket.closing();
+    },
+  );
 
   test("with another method is refused and closed", async () => {
     const socket = await RawSocket.open(server);
@@ -223,7 +286,7 @@ describe("upgrades", () => {
     );
     const { status, head } = await socket.response();
     expect(status).toBe(101);
-    expect(head).not.toMatch(/extensions|protocol/i);
+    expect(head).not.toMatch(/sec-websocket-(extensions|protocol)/i);
     socket.cut();
   });
 });

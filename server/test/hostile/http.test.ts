@@ -24,7 +24,8 @@ describe("requests that cannot be read are refused and their connection closed",
     "two transfer encodings": `POST ${channelPath} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n`,
     "a negative length": "POST /push HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
     "a length that is no number": "POST /push HTTP/1.1\r\nHost: a\r\nContent-Length: 0x10\r\n\r\n",
-    "chunks that are garbage": "POST /push HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\nZZZ\r\nnonsense\r\n",
+    "chunks that are garbage":
+      "POST /push HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\nZZZ\r\nnonsense\r\n",
     "a chunk of endless length": `POST ${channelPath} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nfffffffffffffffffffff\r\n`,
     "headers of a megabyte": `GET /push HTTP/1.1\r\nHost: a\r\nX: ${"x".repeat(1_000_000)}\r\n\r\n`,
     "an address of 100 kilobytes": `GET /push?message=${"x".repeat(100_000)} HTTP/1.1\r\nHost: a\r\n\r\n`,
@@ -139,7 +140,16 @@ describe("polls", () => {
 
 describe("event streams", () => {
   test("of unknown and impossible clients stay open and silent until they are cut", async () => {
-    const paths = ["nobody", "", "%00", "__proto__", "constructor", "x".repeat(8_000), "a?b=c", "%"];
+    const paths = [
+      "nobody",
+      "",
+      "%00",
+      "__proto__",
+      "constructor",
+      "x".repeat(8_000),
+      "a?b=c",
+      "%",
+    ];
     const sockets = await Promise.all(
       Array.from({ length: 80 }, async (_, index) => {
         const socket = await RawSocket.open(server);

@@ -232,28 +232,46 @@ describe("hostile credentials", () => {
   test("ids of presence and fields of data that are names of methods are like any other", async () => {
     const [first, second] = [await Socket.connect(server), await Socket.connect(server)];
     const room = `/${appId}/presence/odd-names`;
-    const ids = ["__proto__", "constructor", "toString", "hasOwnProperty", "\u2028", "\ud83d\ude00"];
+    const ids = [
+      "__proto__",
+      "constructor",
+      "toString",
+      "hasOwnProperty",
+      "\u2028",
+      "\ud83d\ude00",
+    ];
     const join = (id: string, socket: Socket): Promise<Message> => {
-      const claim = JSON.stringify({ keyId, channel: room, sub: true, exp: 9_999_999_999, presence: { id } });
+      const claim = JSON.stringify({
+        keyId,
+        channel: room,
+        sub: true,
+        exp: 9_999_999_999,
+        presence: { id },
+      });
       return socket.subscribe(room, { auth: { token: signed(header, claim) } });
     };
     await join("watcher", first);
     for (const id of ids) {
       const reply = await join(id, second);
       expect(reply.successful).toBe(true);
-      expect(Object.keys((reply.ext?.presence as { subscribe: object }).subscribe).sort()).toEqual(
-        ["watcher", id].sort(),
-      );
+      expect(
+        Object.keys(
+          (reply.ext?.presence as { subscribe: object } | undefined)?.subscribe ?? {},
+        ).sort(),
+      ).toEqual(["watcher", id].sort());
     }
     await second.ask({ channel: "/meta/disconnect" });
     const changes: string[] = [];
     while (changes.at(-1) !== `-${ids.at(-1)}`) {
       const { data } = await first.event(room);
       for (const [kind, change] of Object.entries(data as Record<string, object>)) {
-        for (const id of Object.keys(change)) changes.push(`${kind === "subscribe" ? "+" : "-"}${id}`);
+        for (const id of Object.keys(change))
+          changes.push(`${kind === "subscribe" ? "+" : "-"}${id}`);
       }
     }
-    const expected = ids.flatMap((id, index) => (index === 0 ? [`+${id}`] : [`-${ids[index - 1]}`, `+${id}`]));
+    const expected = ids.flatMap((id, index) =>
+      index === 0 ? [`+${id}`] : [`-${ids[index - 1]}`, `+${id}`],
+    );
     expect(changes).toEqual([...expected, `-${ids.at(-1)}`]);
     first.close();
   });
@@ -271,8 +289,14 @@ describe("REST", () => {
         [url(), { headers: json, body: value }],
         [url(), { headers: json, body: `${value}${value}` }],
         [url(), { headers: form, body: value }],
-        [url(), { headers: form, body: `${encodeURIComponent(value)}=${encodeURIComponent(value)}` }],
-        [url(), { headers: form, body: `a[__proto__][${encodeURIComponent(value)}]=1&__proto__=2` }],
+        [
+          url(),
+          { headers: form, body: `${encodeURIComponent(value)}=${encodeURIComponent(value)}` },
+        ],
+        [
+          url(),
+          { headers: form, body: `a[__proto__][${encodeURIComponent(value)}]=1&__proto__=2` },
+        ],
         [`${url()}?token=${inHeader}`, { headers: json, body: "1" }],
         [`${url()}/${inHeader}`, { headers: json, body: "1" }],
         [url(), { headers: { ...json, Authorization: `Bearer ${inHeader}` }, body: "1" }],

@@ -31,13 +31,17 @@ export interface ServerFrame {
 
 /** One TCP connection that sends exactly the bytes it is told and remembers all it receives. */
 export class RawSocket {
-  received = Buffer.alloc(0);
   isClosed = false;
+  private chunks: Buffer[] = [];
+  private length = 0;
+  /** So many bytes make the next frame whole: looked at again only then, for frames can be large. */
+  private wanted = 0;
   private readonly changed = new Set<() => void>();
 
   private constructor(readonly tcp: TcpSocket) {
     tcp.on("data", (chunk) => {
-      this.received = Buffer.concat([this.received, chunk]);
+      this.chunks.push(chunk);
+      this.length += chunk.length;
       this.notify();
     });
     tcp.on("close", () => {
@@ -46,6 +50,25 @@ export class RawSocket {
     });
     // A reset is one way to be closed; "close" follows.
     tcp.on("error", () => this.notify());
+  }
+
+  /** Bytes that nobody took yet. */
+  get received(): Buffer {
+    if (this.chunks.length !== 1) this.chunks = [Buffer.concat(this.chunks)];
+    return this.chunks[0] as Buffer;
+  }
+
+  set received(rest: Buffer) {
+    this.chunks = [rest];
+    this.length = rest.length;
+    this.wanted = 0;
+  }
+
+  /** Whether what was received ends in `bytes`; looks at the end only. */
+  endsWith(bytes: string): boolean {
+    const last = this.chunks.at(-1) ?? Buffer.alloc(0);
+    const end = last.length < bytes.length ? this.received : last;
+    return end.subarray(-bytes.length).toString("latin1") === bytes;
   }
 
   static async open({ port }: Address): Promise<RawSocket> {
@@ -120,14 +143,17 @@ export class RawSocket {
   /** Every whole frame that was received, taken out. */
   takeFrames(): ServerFrame[] {
     const frames: ServerFrame[] = [];
+    if (this.length < this.wanted) return frames;
+    const { received } = this;
     let offset = 0;
     for (;;) {
-      const next = frameAt(this.received, offset);
+      const next = frameAt(received, offset);
       if (next === undefined) break;
       frames.push(next.frame);
       offset = next.end;
     }
-    this.received = this.received.subarray(offset);
+    this.received = received.subarray(offset);
+    this.wanted = frameEnd(received, offset) - offset;
     return frames;
   }
 
@@ -165,7 +191,9 @@ export class RawSocket {
         const seen = this.received.subarray(0, 500).toString("latin1");
         const state = this.isClosed ? "closed" : "open";
         finish(() =>
-          reject(new Error(`Not within ${deadlineMs} ms; ${state}, received: ${JSON.stringify(seen)}`)),
+          reject(
+            new Error(`Not within ${deadlineMs} ms; ${state}, received: ${JSON.stringify(seen)}`),
+          ),
         );
       }, deadlineMs);
       this.changed.add(look);
@@ -185,19 +213,22 @@ export class RawSocket {
   }
 }
 
-function frameAt(bytes: Buffer, start: number): { frame: ServerFrame; end: number } | undefined {
-  if (bytes.length < start + 2) return undefined;
+/** Where the frame that begins at `start` ends; unknown ends are one byte behind what is there. */
+function frameEnd(bytes: Buffer, start: number): number {
+  if (bytes.length < start + 2) return bytes.length + 1;
   const short = bytes.readUInt8(start + 1) & 0x7f;
   const header = short < 126 ? 2 : short === 126 ? 4 : 10;
-  if (bytes.length < start + header) return undefined;
-  const length =
-    short < 126
-      ? short
-      : short === 126
-        ? bytes.readUInt16BE(start + 2)
-        : Number(bytes.readBigUInt64BE(start + 2));
-  const end = start + header + length;
+  if (bytes.length < start + header) return bytes.length + 1;
+  const long = (): number =>
+    short === 126 ? bytes.readUInt16BE(start + 2) : Number(bytes.readBigUInt64BE(start + 2));
+  return start + header + (short < 126 ? short : long());
+}
+
+function frameAt(bytes: Buffer, start: number): { frame: ServerFrame; end: number } | undefined {
+  const end = frameEnd(bytes, start);
   if (bytes.length < end) return undefined;
+  const short = bytes.readUInt8(start + 1) & 0x7f;
+  const header = short < 126 ? 2 : short === 126 ? 4 : 10;
   const payload = bytes.subarray(start + header, end);
   return { frame: { opcode: bytes.readUInt8(start) & 0x0f, payload }, end };
 }

@@ -4,7 +4,7 @@ import { appId, keyId, secret, token } from "../harness.js";
 
 /** Deeper than what many JSON writers and recursive functions stand. */
 export const nestedArray = (depth: number): string => "[".repeat(depth) + "]".repeat(depth);
-const nestedObject = (depth: number): string => '{"a":'.repeat(depth) + "1" + "}".repeat(depth);
+const nestedObject = (depth: number): string => `${'{"a":'.repeat(depth)}1${"}".repeat(depth)}`;
 
 /** In place of any field of any message. */
 export const hostileValues: Readonly<Record<string, string>> = {
@@ -134,7 +134,11 @@ export function templates(clientId: string): Template[] {
     {
       name: "publish with credentials in data",
       message: { channel, data: { a: 1, __auth: { key: keyId, secret } } },
-      fields: [["data", "__auth"], ["data", "__auth", "key"], ["data", "__auth", "secret"]],
+      fields: [
+        ["data", "__auth"],
+        ["data", "__auth", "key"],
+        ["data", "__auth", "secret"],
+      ],
     },
     {
       name: "disconnect",
@@ -161,6 +165,8 @@ export function withValue(message: object, path: readonly string[], value: strin
 
 /** A token whose parts are any text, signed correctly. */
 export function signed(header: string, payload: string): string {
-  const content = [header, payload].map((text) => Buffer.from(text).toString("base64url")).join(".");
+  const content = [header, payload]
+    .map((text) => Buffer.from(text).toString("base64url"))
+    .join(".");
   return `${content}.${createHmac("sha256", secret).update(content).digest("base64url")}`;
 }

@@ -1,7 +1,7 @@
 /** CON and DIS: holding, binding, expiry and the end of a session. */
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { Poller, Socket, startTestServer, type TestServer } from "../harness.js";
-import { eventsBefore, freshChannel, member, type Peer, transports } from "./peers.js";
+import { appId, Poller, Socket, startTestServer, type TestServer } from "../harness.js";
+import { eventsBefore, freshChannel, member, transports } from "./peers.js";
 
 let server: TestServer;
 /** Holds connects for a moment only, so sessions end soon too. */
@@ -84,7 +84,10 @@ describe.each(transports)("over %s", (name, connect) => {
   ])("[CON-3] asked for %j ms, a connect is held for %i ms", async (timeout, expected) => {
     const peer = await connect(quick);
     const start = performance.now();
-    await peer.ask({ ...connectMessage, ...(timeout === undefined ? {} : { advice: { timeout } }) });
+    await peer.ask({
+      ...connectMessage,
+      ...(timeout === undefined ? {} : { advice: { timeout } }),
+    });
     expect(performance.now() - start).toBeGreaterThan(expected - 20);
     expect(performance.now() - start).toBeLessThan(expected * 4);
   });
@@ -94,9 +97,12 @@ describe.each(transports)("over %s", (name, connect) => {
     const reply = await peer.ask({ ...connectMessage, advice: { timeout: 0 } });
     expect(reply.successful).toBe(true);
     const start = performance.now();
+    // By a socket that the session's end does not close.
+    const socket = await Socket.open(quick);
+    socket.clientId = peer.clientId;
     let error: string | undefined;
     while (error === undefined) {
-      error = (await peer.ask({ channel: "/meta/unsubscribe", subscription: "/a" })).error;
+      error = (await socket.ask({ channel: "/meta/unsubscribe", subscription: "/a" })).error;
     }
     expect(error).toBe(`401:${peer.clientId}:Unknown client`);
     expect(performance.now() - start).toBeGreaterThan(2 * quickMs - 50);
@@ -370,17 +376,89 @@ describe("a WebSocket client", () => {
       peer = next;
     }
     await publisher().publish(marker, "end");
-    const like: Peer = {
-      clientId: peer.clientId,
-      ask: (message) => peer.ask(message),
-      subscribe: (names) => peer.subscribe(names),
-      publish: (to, data) => peer.publish(to, data),
-      event: () => peer.event(),
-      disconnect: async () => peer.close(),
-    };
-    heard.push(...(await eventsBefore(like, marker)).map(({ data }) => data));
+    heard.push(...(await eventsBefore(peer, marker)).map(({ data }) => data));
     // What the kernel took before the cut may be lost on the way; nothing comes twice or late.
     expect(heard).toEqual([...heard].sort((a, b) => Number(a) - Number(b)));
     expect(new Set(heard).size).toBe(heard.length);
+  });
+});
+
+describe("[CON-8] a connection that is lost while its batch waits for the database", () => {
+  let keys = 0;
+  /** No key has this id, but only the database knows that; it is remembered, so each is another. */
+  const unknownKey = () => ({
+    channel: `/${appId}/public/x`,
+    data: 1,
+    ext: { auth: { key: `nobody${++keys}` } },
+  });
+
+  /** Runs `during` while the database does not answer, and has its end noticed by the server. */
+  const whileWaiting = async (start: () => void, during: () => Promise<unknown>): Promise<void> => {
+    const { store } = server;
+    const findKey = store.findKey.bind(store);
+    const roundTrips = async (): Promise<void> => {
+      for (let count = 0; count < 10; count++) await publisher().ask({ channel: "/meta/x" });
+    };
+    let open = (): void => undefined;
+    const opened = new Promise<void>((resolve) => {
+      open = resolve;
+    });
+    const asked = new Promise<void>((resolve) => {
+      store.findKey = async (app, id) => {
+        resolve();
+        await opened;
+        return findKey(app, id);
+      };
+    });
+    start();
+    await asked;
+    await during();
+    await roundTrips();
+    open();
+    store.findKey = findKey;
+    await roundTrips();
+  };
+
+  /** What comes within one poll of a client whose last connection was lost. */
+  const finds = async (channel: string, clientId: string, data: unknown): Promise<void> => {
+    await publisher().publish(channel, data);
+    const poller = new Poller(server);
+    poller.clientId = clientId;
+    const [, event] = await poller.poll({ advice: { timeout: 2_000 } });
+    expect(event?.data).toBe(data);
+  };
+
+  test.each(["close", "cut"] as const)(
+    "[CON-8] binds nothing to a socket that is gone (%s)",
+    async (leave) => {
+      const channel = freshChannel();
+      const socket = await Socket.open(server);
+      const clientId = await socket.handshake();
+      await socket.subscribe(channel);
+      const connect = { channel: "/meta/connect", connectionType: "websocket", clientId };
+      await whileWaiting(
+        () => socket.sendText(JSON.stringify([unknownKey(), connect])),
+        async () => socket[leave](),
+      );
+      await finds(channel, clientId, 1);
+    },
+  );
+
+  test("[CON-8] answers no request that is gone", async () => {
+    const channel = freshChannel();
+    const poller = await Poller.connect(server);
+    await poller.subscribe(channel);
+    const abort = new AbortController();
+    const sent: { poll?: Promise<unknown> } = {};
+    await whileWaiting(
+      () => {
+        sent.poll = poller.post([unknownKey(), connectMessage], { signal: abort.signal });
+      },
+      async () => {
+        abort.abort();
+        await expect(sent.poll).rejects.toThrow();
+      },
+    );
+    await finds(channel, poller.clientId, 1);
   });
 });

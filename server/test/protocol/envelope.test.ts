@@ -1,6 +1,13 @@
 /** MSG: what a request is, and what every reply looks like. */
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { keyAuth, type Message, Poller, Socket, startTestServer, type TestServer } from "../harness.js";
+import {
+  keyAuth,
+  type Message,
+  Poller,
+  Socket,
+  startTestServer,
+  type TestServer,
+} from "../harness.js";
 import { freshChannel, http, member, type Peer, postText, transports } from "./peers.js";
 
 let server: TestServer;
@@ -40,7 +47,9 @@ describe.each(transports)("over %s", (name, connect) => {
     expect(await send(message)).toEqual([reply]);
     expect(await send([message])).toEqual([reply]);
     expect(await send([message, message])).toEqual([reply, reply]);
-    expect(JSON.parse(await sendText(name, ` \n[ ${JSON.stringify(message)}\t] `))).toEqual([reply]);
+    expect(JSON.parse(await sendText(name, ` \n[ ${JSON.stringify(message)}\t] `))).toEqual([
+      reply,
+    ]);
   });
 
   test("[MSG-2] nothing is answered with nothing, and what is no message is refused", async () => {
@@ -145,7 +154,18 @@ describe.each(transports)("over %s", (name, connect) => {
   });
 
   test("[MSG-6] text that is no batch is refused, and the connection goes on", async () => {
-    for (const text of ["", " ", "{", '{"channel":}', "5", '"x"', "true", "undefined", "[1,]", "{}{}"]) {
+    for (const text of [
+      "",
+      " ",
+      "{",
+      '{"channel":}',
+      "5",
+      '"x"',
+      "true",
+      "undefined",
+      "[1,]",
+      "{}{}",
+    ]) {
       const answer = await sendText(name, text);
       if (name === "WebSocket") {
         expect([text, JSON.parse(answer)]).toEqual([
@@ -258,4 +278,51 @@ test("[MSG-11] unknown fields and ext keys change nothing", async () => {
   );
   expect(reply?.successful).toBe(true);
   expect(reply).not.toHaveProperty("ext");
+});
+
+describe("[MSG-12] values of the wrong kind", () => {
+  const deep = `${"[".repeat(100_000)}${"]".repeat(100_000)}`;
+  const textless = '{"toString":1,"valueOf":1}';
+
+  test.each([
+    ["connectionType", '"channel":"/meta/connect","connectionType":VALUE', /^301:/],
+    ["clientId", '"channel":"/meta/disconnect","clientId":VALUE', /^401:/],
+    [
+      "supportedConnectionTypes",
+      '"channel":"/meta/handshake","version":1,"supportedConnectionTypes":[VALUE]',
+      /^301:/,
+    ],
+    ["channel", '"channel":VALUE,"data":1', /^405:/],
+    [
+      "advice.timeout",
+      '"channel":"/meta/connect","connectionType":"websocket","clientId":"x","advice":{"timeout":VALUE}',
+      /^401:x:/,
+    ],
+    [
+      "subscription",
+      '"channel":"/meta/unsubscribe","clientId":"CLIENT","subscription":[VALUE]',
+      /^405:/,
+    ],
+    [
+      "subscription",
+      '"channel":"/meta/subscribe","clientId":"CLIENT","subscription":[VALUE]',
+      /^Invalid/,
+    ],
+  ])("[MSG-12] as %s are the client's fault, not the server's", async (_field, members, error) => {
+    server.logged.length = 0;
+    const { clientId } = await Poller.connect(server);
+    const good = '{"id":"good","channel":"/meta/x"}';
+    for (const value of ["{}", "[]", "[[1]]", textless, deep]) {
+      const bad = `{"id":"bad",${members.replace("VALUE", value).replace("CLIENT", clientId)}}`;
+      const body = `[${good},${bad}]`;
+      const headers = { "Content-Type": "application/json" };
+      const answer = await http(server, "/push", { method: "POST", headers, body });
+      if (value === deep && answer.status === 400) continue;
+      expect(answer.status, value.slice(0, 50)).toBe(200);
+      const replies = JSON.parse(answer.body) as Message[];
+      expect(replies.map(({ id }) => id)).toEqual(["good", "bad"]);
+      expect(replies[1]?.error?.slice(0, 60)).toMatch(error);
+    }
+    expect(server.logged).toEqual([]);
+  });
 });

@@ -84,7 +84,10 @@ test.each([
   ],
   [{ supportedConnectionTypes: ["a"] }, "301:a:Connection types not supported"],
   [{ supportedConnectionTypes: ["websocket"] }, "402:version:Missing required parameter"],
-  [{ version: "", supportedConnectionTypes: ["websocket"] }, "402:version:Missing required parameter"],
+  [
+    { version: "", supportedConnectionTypes: ["websocket"] },
+    "402:version:Missing required parameter",
+  ],
 ])("[HS-4] %j is refused with %s", async (fields, error) => {
   expect(await handshake(fields)).toMatchObject({ id: "1", successful: false, error });
 });

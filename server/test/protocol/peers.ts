@@ -95,7 +95,7 @@ export const transports: readonly [string, (server: Server) => Promise<Peer>][] 
 ];
 
 /** Everything that comes before the event on `marker`, which is left out. */
-export async function eventsBefore(peer: Peer, marker: string): Promise<Message[]> {
+export async function eventsBefore(peer: Pick<Peer, "event">, marker: string): Promise<Message[]> {
   const events: Message[] = [];
   for (;;) {
     const event = await peer.event();

@@ -1,6 +1,14 @@
 /** SUB, UNSUB, CH: who hears what. */
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { appId, keyAuth, Poller, Socket, startTestServer, type TestServer, token } from "../harness.js";
+import {
+  appId,
+  keyAuth,
+  Poller,
+  Socket,
+  startTestServer,
+  type TestServer,
+  token,
+} from "../harness.js";
 import { eventsBefore, freshChannel, transports } from "./peers.js";
 
 let server: TestServer;
@@ -36,7 +44,12 @@ describe.each(transports)("over %s", (_name, connect) => {
 
   test("[SUB-1] the subscription is repeated as it was sent", async () => {
     const peer = await connect(server);
-    for (const subscription of [freshChannel(), [freshChannel()], [], [freshChannel(), freshChannel()]]) {
+    for (const subscription of [
+      freshChannel(),
+      [freshChannel()],
+      [],
+      [freshChannel(), freshChannel()],
+    ]) {
       for (const channel of ["/meta/subscribe", "/meta/unsubscribe"]) {
         const reply = await peer.ask({ channel, subscription });
         expect(reply).toEqual({
