@@ -5,6 +5,8 @@ const alias = { "@pandapush/protocol": protocol };
 
 export default defineConfig({
   test: {
+    // Servers, clients and browsers are processes of their own: more workers only make them wait.
+    maxWorkers: 2,
     projects: [
       {
         resolve: { alias },

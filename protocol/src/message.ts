@@ -221,17 +221,33 @@ function readEnvelope(message: JsonObject): Envelope {
   const { id, clientId, channel, error } = message;
   requireEchoable(id);
   requireEchoable(clientId);
+  requireEchoable(channel);
   return { id, clientId, channel, error: typeof error === "string" && error ? error : undefined };
 }
 
+/** How deep a value may be nested that a reply repeats. */
+const maxEchoDepth = 64;
+
 /** What a reply repeats must be writable: JSON.parse reads deeper nesting than stringify writes. */
-function requireEchoable(value: unknown): void {
+function requireEchoable(value: unknown, depth = 0): void {
   if (typeof value !== "object" || value === null) return;
-  try {
-    JSON.stringify(value);
-  } catch (error) {
-    throw new MalformedBatch("A field of a message is nested too deeply", { cause: error });
+  if (depth >= maxEchoDepth) {
+    throw new MalformedBatch(`A field of a message is nested more than ${maxEchoDepth} deep`);
   }
+  for (const inner of Object.values(value)) requireEchoable(inner, depth + 1);
+}
+
+/**
+ * A value from a client as an error's parameter, as JavaScript would write it. An object's own
+ * idea of its text is not asked: it may be of any length, or throw.
+ */
+export function textOf(value: unknown): string {
+  if (Array.isArray(value)) return value.map(textOfPart).join(",");
+  return textOfPart(value);
+}
+
+function textOfPart(value: unknown): string {
+  return typeof value === "object" && value !== null ? "object" : String(value);
 }
 
 function readSubscription({ subscription }: JsonObject): unknown {
@@ -242,7 +258,7 @@ function readSubscription({ subscription }: JsonObject): unknown {
 function readTimeout(advice: unknown): number | undefined {
   const timeout = asObject(advice)?.timeout;
   if (timeout === undefined) return undefined;
-  const ms = Number(timeout);
+  const ms = typeof timeout === "object" ? 0 : Number(timeout);
   return Number.isFinite(ms) ? Math.max(ms, 0) : 0;
 }
 

@@ -24,6 +24,7 @@ import {
   type Request,
   replyTo,
   type SubscribeRequest,
+  textOf,
   type UnsubscribeRequest,
 } from "@pandapush/protocol";
 import type { Authorize } from "./auth/authorize.js";
@@ -41,6 +42,8 @@ export interface Source {
   readonly address: string | undefined;
   /** The session that the last connect bound; kept here by `Bayeux`. */
   session: Session | undefined;
+  /** It was closed while its batch waited: nothing may be bound to it or held. */
+  isGone: boolean;
   /**
    * Sends the replies of one batch.
    * @param lost to be called when they did not reach the kernel
@@ -125,6 +128,7 @@ export class Bayeux {
   /** The connection is gone; what it was sent in vain has been put back. The session lives on. */
   closed(source: Source): void {
     const { session } = source;
+    source.isGone = true;
     if (session === undefined) return;
     source.session = undefined;
     session.forget(source);
@@ -146,9 +150,6 @@ export class Bayeux {
   private handle(batch: Batch, request: Request): MaybePromise<void> {
     const reply = replyTo(request);
     try {
-      if (request.error !== undefined) {
-        return this.fail(batch, request, reply, request.error, "The message carries an error.");
-      }
       const handled = this.dispatch(batch, request, reply);
       if (!(handled instanceof Promise)) return;
       return handled.catch((error: unknown) => this.refuseMessage(batch, request, reply, error));
@@ -172,11 +173,15 @@ export class Bayeux {
       case "publish":
         return this.publish(batch, request, reply);
       case "other-meta":
-        throw new Refusal("forbiddenChannel", [String(request.channel)]);
+        throw new Refusal("forbiddenChannel", [textOf(request.channel)]);
     }
   }
 
   private refuseMessage(batch: Batch, request: Request, reply: Reply, error: unknown): void {
+    if (error instanceof OwnError) {
+      this.fail(batch, request, reply, error.message, "The message itself carries this error.");
+      return;
+    }
     const refusal = error instanceof Refusal ? error : new Refusal("internal");
     if (!(error instanceof Refusal)) this.options.logError(error, `handle ${request.kind}`);
     this.options.onRefusal(refusal, request.channel);
@@ -193,7 +198,8 @@ export class Bayeux {
         break;
       case "connect":
         reply.clientId = undefined;
-        reply.advice = { reconnect: "handshake" };
+        // Spread, for after a restart all clients come at once. CON-6
+        reply.advice = { reconnect: "handshake", interval: Math.round(Math.random() * 1_000) };
         break;
       case "disconnect":
         reply.clientId = undefined;
@@ -210,8 +216,9 @@ export class Bayeux {
     const types = request.supportedConnectionTypes;
     if (!types) throw new Refusal("missingParameter", ["supportedConnectionTypes"]);
     const offered: unknown[] = Array.isArray(types) ? types : [types];
-    if (!offered.some(isConnectionType)) throw new Refusal("connectionTypes", offered.map(String));
+    if (!offered.some(isConnectionType)) throw new Refusal("connectionTypes", offered.map(textOf));
     if (!request.version) throw new Refusal("missingParameter", ["version"]);
+    requireNoError(request);
     if (this.isDraining) throw new Refusal("draining");
     const session = this.node.createSession(bayeuxEncoder, batch.source.address);
     reply.version = bayeuxVersion;
@@ -226,16 +233,16 @@ export class Bayeux {
     const { connectionType } = request;
     if (!connectionType) throw new Refusal("missingParameter", ["connectionType"]);
     if (!isConnectionType(connectionType)) {
-      throw new Refusal("connectionTypes", [String(connectionType)]);
+      throw new Refusal("connectionTypes", [textOf(connectionType)]);
     }
-    batch.connects.push({ request, session: this.findSession(request) });
+    batch.connects.push({ request, session: this.findSession(batch, request) });
   }
 
   // MUST clientId, subscription (a channel or an array) · MAY ext.auth
   private subscribe(batch: Batch, request: SubscribeRequest, reply: Reply): MaybePromise<void> {
     const names = readSubscription(request);
     if (names.length > this.options.batchMessages) throw new Refusal("batchTooLong");
-    const session = this.findSession(request);
+    const session = this.findSession(batch, request);
     const rooms: string[] = [];
     // Left to right; the first refusal stops, and those before it stay subscribed. SUB-4
     const subscribed = inTurn(names, (name) => {
@@ -260,10 +267,10 @@ export class Bayeux {
   // MUST clientId, subscription
   private unsubscribe(batch: Batch, request: UnsubscribeRequest, reply: Reply): void {
     const names = readSubscription(request);
-    const session = this.findSession(request);
+    const session = this.findSession(batch, request);
     for (const name of names) {
       if (typeof name !== "string" || !(isBayeuxName(name) || isBayeuxPattern(name))) {
-        throw new Refusal("invalidChannel", [String(name)]);
+        throw new Refusal("invalidChannel", [textOf(name)]);
       }
       if (/^\/(?:meta|service)(?:\/|$)/.test(name)) throw new Refusal("forbiddenChannel", [name]);
       this.node.unsubscribe(session, name);
@@ -274,7 +281,7 @@ export class Bayeux {
 
   // MUST clientId
   private disconnect(batch: Batch, request: DisconnectRequest, reply: Reply): void {
-    batch.disconnected.push(this.findSession(request));
+    batch.disconnected.push(this.findSession(batch, request));
     batch.replies.push(encodeReply(reply));
   }
 
@@ -283,8 +290,9 @@ export class Bayeux {
     const { channel, data, ext } = request;
     if (data === undefined) throw new Refusal("missingParameter", ["data"]);
     if (typeof channel !== "string" || !isBayeuxName(channel)) {
-      throw new Refusal("invalidChannel", [String(channel ?? "")]);
+      throw new Refusal("invalidChannel", [textOf(channel ?? "")]);
     }
+    requireNoError(request);
     return after(this.authorize("publish", channel, request.auth), (grant) =>
       after(this.node.publish(grant, channel as Channel, data, ext), () => {
         batch.replies.push(encodeReply(reply));
@@ -295,9 +303,11 @@ export class Bayeux {
   /** Everything but the connects is answered: hold those, or respond. */
   private finish({ source, replies, connects, disconnected }: Batch): void {
     if (connects.length === 0) source.respond(encodeBatch(replies), undefined);
+    // Whoever sent the connect has left while its batch waited for a key. CON-8
+    const held = source.isGone ? [] : connects;
     // One response for all of them: it leaves with the answer to the last.
-    const response = { source, replies, losses: [], unanswered: connects.length };
-    for (const { request, session } of connects) {
+    const response = { source, replies, losses: [], unanswered: held.length };
+    for (const { request, session } of held) {
       this.bind(source, session);
       session.hold(this.waiter(response, request), this.holdMs(request));
     }
@@ -331,11 +341,14 @@ export class Bayeux {
     if (source.push !== undefined) session.attach(source.push);
   }
 
-  private findSession(request: Request): Session {
+  private findSession({ disconnected }: Batch, request: Request): Session {
     const { clientId } = request;
     if (!clientId) throw new Refusal("missingParameter", ["clientId"]);
     const session = typeof clientId === "string" ? this.node.findSession(clientId) : undefined;
-    if (session === undefined) throw new Refusal("unknownClient", [String(clientId)]);
+    if (session === undefined || disconnected.includes(session)) {
+      throw new Refusal("unknownClient", [textOf(clientId)]);
+    }
+    requireNoError(request);
     return session;
   }
 
@@ -354,6 +367,13 @@ export class Bayeux {
       ? { reconnect: "retry", interval: timeoutMs, timeout: 0 }
       : { reconnect: "retry", interval: intervalMs, timeout: timeoutMs };
   }
+}
+
+/** The client itself says that its message is wrong. The protocol's own errors come first. MSG-5 */
+class OwnError extends Error {}
+
+function requireNoError({ error }: Request): void {
+  if (error !== undefined) throw new OwnError(error);
 }
 
 function encodeFailure(reply: Reply, error: string, detail: string): string {

@@ -30,7 +30,7 @@ test("an empty environment gives the documented defaults", () => {
         messageBytes: 262_144,
         batchMessages: 1000,
         outboxMessages: 10_000,
-        outboxBytes: 4_194_304,
+        outboxBytes: 8_388_608,
         socketBufferBytes: 4_194_304,
         subscriptionsPerSession: 2000,
         sessionsPerAddress: 10_000,

@@ -184,7 +184,7 @@ const variables = {
       group: timing,
       doc: "How long a `/meta/connect` without messages is held before it is answered; told to clients as `advice.timeout`.",
     },
-    { default: 30_000, min: 0, max: hour, unit: "ms" },
+    { default: 30_000, min: 100, max: hour, unit: "ms" },
   ),
   BAYEUX_INTERVAL_MS: integer(
     {
@@ -232,7 +232,7 @@ const variables = {
   ),
   MAX_OUTBOX_BYTES: integer(
     { group: limits, doc: "Most bytes that wait for a session, as `MAX_OUTBOX_MESSAGES`." },
-    { default: 4_194_304, min: 1024, max: gibibyte, unit: "bytes" },
+    { default: 8_388_608, min: 1024, max: gibibyte, unit: "bytes" },
   ),
   MAX_SOCKET_BUFFER_BYTES: integer(
     {

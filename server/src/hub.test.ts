@@ -21,6 +21,10 @@ class Recorder implements PushConnection {
     this.onDeliver?.();
   }
 
+  handOver(batches: readonly Batch[]): void {
+    for (const batch of batches) this.deliver(batch);
+  }
+
   constructor(private readonly onDeliver?: () => void) {}
 
   get heard(): string[] {

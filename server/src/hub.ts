@@ -10,7 +10,7 @@
 import type { AppId, Channel, KeyId, Pattern } from "@pandapush/protocol";
 import { expand } from "@pandapush/protocol";
 import type { Encoder, Publication, Session, Subscription } from "./session.js";
-import { Batch } from "./transports/transport.js";
+import { type Batch, batchesOf } from "./transports/transport.js";
 
 /** Deliveries stop after this long to let other work in; then they go on. */
 const sliceMs = 5;
@@ -20,8 +20,6 @@ const sliceSessions = 32;
 const sliceSubscriptions = 512;
 /** Publications of one application that are delivered together: bounds what is done in one piece. */
 const turnMessages = 1_000;
-/** A frame holds more than one message only up to this many characters. */
-const frameLength = 65_536;
 
 /** What an application does at this node. */
 export interface AppCounters {
@@ -64,35 +62,22 @@ class Run {
   batches(encoder: Encoder): readonly Batch[] {
     if (this.encoder !== encoder) {
       this.encoder = encoder;
-      this.encoded = this.encode(encoder);
+      const texts = this.gathered.map((gathered) => gathered.text(encoder));
+      this.encoded = batchesOf(texts, encoder.join);
     }
     return this.encoded;
   }
 
-  /** What a subscription that began after `since` hears of this run. */
-  after(since: number): Run | undefined {
+  /** What a subscription hears of this run. */
+  heardBy({ since, deaf }: Subscription): Run | undefined {
     const { gathered } = this;
-    if (since < (gathered[0]?.seq ?? 0)) return this;
+    if (since < (gathered[0]?.seq ?? 0) && deaf === undefined) return this;
     if (since >= (gathered.at(-1)?.seq ?? 0)) return undefined;
-    return new Run(gathered.filter(({ seq }) => seq > since));
-  }
-
-  private encode(encoder: Encoder): Batch[] {
-    const batches: Batch[] = [];
-    let messages: string[] = [];
-    let length = 0;
-    for (const gathered of this.gathered) {
-      const text = gathered.text(encoder);
-      if (length > 0 && length + text.length > frameLength) {
-        batches.push(new Batch(messages, encoder.join));
-        messages = [];
-        length = 0;
-      }
-      messages.push(text);
-      length += text.length;
-    }
-    batches.push(new Batch(messages, encoder.join));
-    return batches;
+    const heard = gathered.filter(
+      ({ seq }) => seq > since && !(deaf && seq > deaf.from && seq <= deaf.to),
+    );
+    if (heard.length === gathered.length) return this;
+    return heard.length === 0 ? undefined : new Run(heard);
   }
 }
 
@@ -164,6 +149,17 @@ export class Hub {
     if (set === undefined) app.channels.set(name, new Set([subscription]));
     else set.add(subscription);
     return set === undefined;
+  }
+
+  /**
+   * What `change` publishes at once is not heard by this subscription of the session. What came
+   * before it in the same turn is.
+   */
+  mute<T>(subscription: Subscription, change: () => T): T {
+    const from = this.seq;
+    const result = change();
+    if (this.seq > from) subscription.deaf = { from, to: this.seq };
+    return result;
   }
 
   /** @returns whether that was the last at this node */
@@ -278,9 +274,9 @@ export class Hub {
   /** One channel, nobody hears it twice. Who subscribes meanwhile is visited, and `since` skips it. */
   private *deliverToAll(app: App, run: Run, set: Set<Subscription>): Generator<void, void> {
     let served = 0;
-    for (const { session, since } of set) {
-      const heard = run.after(since);
-      if (heard !== undefined) this.deliver(app, session, heard);
+    for (const subscription of set) {
+      const heard = run.heardBy(subscription);
+      if (heard !== undefined) this.deliver(app, subscription.session, heard);
       if (++served % sliceSessions === 0) yield;
     }
   }
@@ -292,10 +288,11 @@ export class Hub {
     for (const gathered of channels) {
       const run = new Run(gathered);
       for (const set of audienceOf(gathered)) {
-        for (const { session, since } of set) {
+        for (const subscription of set) {
           if (++seen % sliceSubscriptions === 0) yield;
-          const heard = run.after(since);
+          const heard = run.heardBy(subscription);
           if (heard === undefined) continue;
+          const { session } = subscription;
           const runs = heardBy.get(session);
           if (runs === undefined) heardBy.set(session, [heard]);
           else if (runs.at(-1) !== heard) runs.push(heard);

@@ -131,7 +131,12 @@ export class Node {
       if (presence === undefined) throw new Refusal("noPresenceId");
       // The join is announced before this session hears the channel: it does not hear of itself.
       // PRES-3
-      const members = this.presence.join(channel.appId, channel.name, session.clientId, presence);
+      // One that is there already under another id changes it without hearing so. PRES-7
+      const { appId, name } = channel;
+      const join = (): MaybePromise<string> =>
+        this.presence.join(appId, name, session.clientId, presence);
+      const existing = session.subscriptions.get(name);
+      const members = existing === undefined ? join() : this.hub.mute(existing, join);
       return after(members, (snapshot) =>
         after(this.hear(session, channel, grant.keyId), () => snapshot),
       );

@@ -62,7 +62,7 @@ export async function startServer(
     createPresence: (announce) => createMemoryPresence(limits, announce),
     limits,
     // Twice what a connect is held: a client that is one whole connect late still finds it.
-    sessionExpiryMs: 2 * config.bayeux.timeoutMs,
+    sessionExpiryMs: 2 * config.bayeux.timeoutMs + config.bayeux.intervalMs,
     statisticsIntervalMs: config.statisticsIntervalMs,
     onSessionEnd: (session, reason) => {
       const level = reason === "overflow" ? "warn" : "debug";
@@ -117,7 +117,21 @@ export async function startServer(
     },
   });
   await app.ready();
-  const port = await listen(app.server, config);
+  const release = async (): Promise<void> => {
+    await app.close();
+    await keys.close();
+    await store.close();
+  };
+  let port: number;
+  try {
+    port = await listen(app.server, config);
+  } catch (error) {
+    // Timers and the open database would keep a process alive that serves nobody.
+    await node.close();
+    websocket.close();
+    await release();
+    throw error;
+  }
 
   return {
     url: `http://localhost:${port}`,
@@ -133,9 +147,7 @@ export async function startServer(
       await drained(app.server, closed, config.drainMs);
       websocket.terminate();
       app.server.closeAllConnections();
-      await app.close();
-      await keys.close();
-      await store.close();
+      await release();
     },
   };
 }

@@ -23,11 +23,15 @@ class Wire implements PushConnection {
   readonly written: string[] = [];
   readonly closed: CloseReason[] = [];
   isCut = false;
-  private readonly unconfirmed = new Unconfirmed();
+  private readonly unconfirmed = new Unconfirmed(null);
 
   deliver(batch: Batch, receiver: Receiver): void {
     this.written.push(...batch.messages);
     this.unconfirmed.add(batch, receiver);
+  }
+
+  handOver(batches: readonly Batch[], receiver: Receiver): void {
+    for (const batch of batches) this.deliver(batch, receiver);
   }
 
   /** The kernel took the oldest `count` writes. */

@@ -1,5 +1,10 @@
 import type { Channel, KeyId, Pattern } from "@pandapush/protocol";
-import { Batch, type PushConnection, type Receiver } from "./transports/transport.js";
+import {
+  type Batch,
+  batchesOf,
+  type PushConnection,
+  type Receiver,
+} from "./transports/transport.js";
 
 /** A thing published, inside this process. `data` and `ext` are JSON text, as they arrived. */
 export interface Publication {
@@ -27,6 +32,8 @@ export interface Subscription {
   keyId: KeyId | undefined;
   /** Sequence number of the last publication that this subscription does not hear. */
   readonly since: number;
+  /** Publications after `from` up to `to` that it does not hear either: its own change of id. */
+  deaf?: { readonly from: number; readonly to: number };
 }
 
 /** A request that waits for events: a held `/meta/connect`. */
@@ -144,7 +151,7 @@ export class Session implements Receiver {
     if (messages.length === 0) return;
     switch (this.state.name) {
       case "pushing":
-        this.state.connection.deliver(new Batch(messages, this.encoder.join), this);
+        this.state.connection.handOver(batchesOf(messages, this.encoder.join), this);
         return;
       case "queueing":
         this.state.outbox.prepend(messages);
@@ -162,8 +169,9 @@ export class Session implements Receiver {
       this.state.name === "pushing"
         ? this.state.connection.release(this)
         : this.settle(this.state).take();
+    if (this.hasEnded) return;
     this.state = { name: "pushing", connection };
-    if (waiting.length > 0) connection.deliver(new Batch(waiting, this.encoder.join), this);
+    connection.handOver(batchesOf(waiting, this.encoder.join), this);
   }
 
   /**
@@ -224,6 +232,7 @@ export class Session implements Receiver {
     const { outbox, draining } = state;
     state.draining = undefined;
     if (draining !== undefined) outbox.prepend(draining.release(this));
+    if (outbox.exceeds(this.limits)) this.end("overflow");
     return outbox;
   }
 

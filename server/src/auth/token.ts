@@ -31,7 +31,7 @@ export function readKeyId(token: unknown): KeyId | undefined {
   try {
     claims = decode(token);
   } catch (error) {
-    if (error instanceof TokenError) return undefined;
+    if (error instanceof TokenError || error instanceof RangeError) return undefined;
     throw error;
   }
   const { keyId } = claims;
@@ -53,7 +53,8 @@ export function tokenVerifier(secret: string): VerifyToken {
       return toVerified(verify(token));
     } catch (error) {
       // The library's texts name the claim or part that is wrong, never its secret content.
-      if (error instanceof TokenError) {
+      // It throws a RangeError for times that are no dates, such as 1e999.
+      if (error instanceof TokenError || error instanceof RangeError) {
         throw new Refusal("invalidTokenProvided", [], error.message);
       }
       throw error;

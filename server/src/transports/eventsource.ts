@@ -10,6 +10,9 @@ const retryMs = 5_000;
 /** Comments keep proxies from closing a quiet stream. */
 const pingIntervalMs = 10_000;
 
+/** How long a client has to read the rest of a stream that was ended. */
+const closeGraceMs = 5_000;
+
 export interface EventSourceOptions {
   /** Bytes that wait in this process for a client to read; beyond, it is a slow consumer. */
   readonly socketBufferBytes: number;
@@ -20,7 +23,10 @@ export class EventSourceConnection implements PushConnection, Source {
   readonly kind = "eventsource";
   readonly push = this;
   session: Session | undefined;
-  private readonly unconfirmed = new Unconfirmed();
+  isGone = false;
+  private readonly unconfirmed: Unconfirmed;
+  /** Bytes handed over at once, which no client can have read yet. */
+  private handedOver = 0;
   private readonly pingTimer: NodeJS.Timeout;
 
   constructor(
@@ -41,14 +47,22 @@ export class EventSourceConnection implements PushConnection, Source {
     this.pingTimer = setInterval(() => response.write(":\r\n\r\n"), pingIntervalMs);
     this.pingTimer.unref();
     response.on("close", () => this.closed());
+    // A write that fails is followed by "close", which puts back what was not sent.
+    response.on("error", () => response.destroy());
+    this.unconfirmed = new Unconfirmed(response.socket);
   }
 
   deliver(batch: Batch, receiver: Receiver): void {
-    this.unconfirmed.add(batch, receiver);
-    this.response.write(toEvent(batch.text), this.unconfirmed.confirm);
-    if (this.response.writableLength <= this.options.socketBufferBytes) return;
+    this.write(batch, receiver);
+    const { writableLength } = this.response;
+    if (writableLength === 0) this.handedOver = 0;
+    if (writableLength <= this.options.socketBufferBytes + this.handedOver) return;
     this.options.onSlowConsumer(this.session);
     this.response.destroy();
+  }
+
+  handOver(batches: readonly Batch[], receiver: Receiver): void {
+    for (const batch of batches) this.handedOver += this.write(batch, receiver);
   }
 
   release(receiver: Receiver): readonly string[] {
@@ -58,11 +72,21 @@ export class EventSourceConnection implements PushConnection, Source {
   }
 
   close(): void {
+    clearInterval(this.pingTimer);
     this.response.end();
+    // A client that does not read would keep the end of the stream waiting for ever.
+    setTimeout(() => this.response.destroy(), closeGraceMs).unref();
   }
 
   /** Replies travel in the client's posts. */
   respond(): void {}
+
+  private write(batch: Batch, receiver: Receiver): number {
+    const event = Buffer.from(toEvent(batch.text));
+    this.unconfirmed.add(batch, receiver);
+    this.response.write(event, this.unconfirmed.confirm);
+    return event.length;
+  }
 
   private closed(): void {
     clearInterval(this.pingTimer);

@@ -85,21 +85,28 @@ export class PollingTransport {
     if (Buffer.byteLength(message) > this.options.messageBytes) throw this.tooLarge();
     const headers = replyHeaders(request, callback);
     let putBack: (() => void) | undefined;
+    let isSent = false;
     const source: Source = {
       push: undefined,
       address: this.options.addressOf(request),
       session: undefined,
+      isGone: false,
       respond(text, lost) {
+        if (response.destroyed) return lost?.();
         putBack = lost;
         const body = callback === undefined ? text : `/**/${callback}(${escapeForScript(text)});`;
         response.writeHead(200, { ...headers, "Content-Length": Buffer.byteLength(body) });
         response.end(body);
       },
     };
+    response.once("finish", () => {
+      // Node also says so of a socket that was destroyed with bytes still in it.
+      isSent = !request.socket.destroyed;
+    });
     response.once("close", () => {
       this.bayeux.closed(source);
       // Aborted before the kernel took it all: what it carried waits for the next connect. CON-8
-      if (!response.writableFinished) putBack?.();
+      if (!isSent) putBack?.();
     });
     await this.bayeux.receive(source, message);
   }

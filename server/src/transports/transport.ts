@@ -29,6 +29,30 @@ export class Batch {
   }
 }
 
+/** A batch holds more than one message only up to this many characters. */
+const batchLength = 65_536;
+
+/** Messages in as few batches as their length allows, in order. */
+export function batchesOf(
+  messages: readonly string[],
+  join: (messages: readonly string[]) => string,
+): Batch[] {
+  const batches: Batch[] = [];
+  let part: string[] = [];
+  let length = 0;
+  for (const message of messages) {
+    if (part.length > 0 && length + message.length > batchLength) {
+      batches.push(new Batch(part, join));
+      part = [];
+      length = 0;
+    }
+    part.push(message);
+    length += message.length;
+  }
+  if (part.length > 0) batches.push(new Batch(part, join));
+  return batches;
+}
+
 /** Who wants messages back that a connection could not hand to the kernel. */
 export interface Receiver {
   /** `messages` go in front of all that wait; nothing happens when the session has ended. */
@@ -40,6 +64,11 @@ export interface PushConnection {
   readonly kind: TransportKind;
   /** Writes at once, or closes the connection when its peer reads too slowly. */
   deliver(batch: Batch, receiver: Receiver): void;
+  /**
+   * Writes what had to wait for this connection. It does not count as read too slowly: a client
+   * that was away cannot have read it.
+   */
+  handOver(batches: readonly Batch[], receiver: Receiver): void;
   /**
    * Gives back what `receiver` was sent here but the kernel has not taken. If that is anything,
    * the connection is cut, so that nothing of it can arrive twice or late.

@@ -13,7 +13,7 @@ class Recorder implements Receiver {
 const batch = (...messages: string[]): Batch => new Batch(messages, (texts) => texts.join());
 
 test("what was confirmed is not put back; the rest is, in order and in one piece", () => {
-  const unconfirmed = new Unconfirmed();
+  const unconfirmed = new Unconfirmed({ destroyed: false });
   const receiver = new Recorder();
   for (const messages of [["1", "2"], ["3"], ["4", "5"]]) {
     unconfirmed.add(batch(...messages), receiver);
@@ -24,7 +24,7 @@ test("what was confirmed is not put back; the rest is, in order and in one piece
 });
 
 test("a write that failed is not confirmed", () => {
-  const unconfirmed = new Unconfirmed();
+  const unconfirmed = new Unconfirmed({ destroyed: false });
   const receiver = new Recorder();
   unconfirmed.add(batch("1"), receiver);
   unconfirmed.add(batch("2"), receiver);
@@ -35,7 +35,7 @@ test("a write that failed is not confirmed", () => {
 });
 
 test("each receiver gets its own back, and what one took out nobody gets again", () => {
-  const unconfirmed = new Unconfirmed();
+  const unconfirmed = new Unconfirmed({ destroyed: false });
   const [first, second] = [new Recorder(), new Recorder()];
   unconfirmed.add(batch("a1"), first);
   unconfirmed.add(batch("b1"), second);
@@ -50,7 +50,7 @@ test("each receiver gets its own back, and what one took out nobody gets again",
 });
 
 test("with nothing written nothing is put back", () => {
-  const unconfirmed = new Unconfirmed();
+  const unconfirmed = new Unconfirmed({ destroyed: false });
   const receiver = new Recorder();
   unconfirmed.add(batch("1"), receiver);
   unconfirmed.confirm();

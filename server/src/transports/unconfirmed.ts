@@ -10,9 +10,13 @@ export class Unconfirmed {
   private oldest: Entry | undefined;
   private newest: Entry | undefined;
 
+  /** @param socket where the writes go */
+  constructor(private readonly socket: { readonly destroyed: boolean } | null) {}
+
   /** The callback for the write of the oldest entry that has none yet. */
   readonly confirm = (error?: Error | null): void => {
-    if (error || this.oldest === undefined) return;
+    // Of the write that was under way when its socket was destroyed Node reports no error.
+    if (error || this.socket?.destroyed === true || this.oldest === undefined) return;
     this.oldest = this.oldest.next;
     if (this.oldest === undefined) this.newest = undefined;
   };

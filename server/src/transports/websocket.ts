@@ -111,6 +111,12 @@ export class WebSocketTransport {
 /** The library's socket, which knows ours: listeners are shared by all, for there are many. */
 class OpenSocket extends WebSocket {
   connection: Connection | undefined;
+
+  /** The library closes too, when the client does: what is answered by then goes first. */
+  override close(code?: number, reason?: string): void {
+    this.connection?.writeReplies();
+    super.close(code, reason);
+  }
 }
 
 function onMessage(this: WebSocket, data: Buffer): void {
@@ -141,7 +147,10 @@ class Connection implements PushConnection, Source {
   readonly kind = "websocket";
   readonly push = this;
   private boundSession: Session | undefined;
-  private readonly unconfirmed = new Unconfirmed();
+  private readonly unconfirmed: Unconfirmed;
+  /** Bytes handed over at once, which no client can have read yet. */
+  private handedOver = 0;
+  isGone = false;
   /** Replies to the frames of this turn. */
   private replies: string[] | undefined;
   /** Frames that came while the one before them waits for a lookup. */
@@ -159,6 +168,7 @@ class Connection implements PushConnection, Source {
     private readonly transport: WebSocketTransport,
   ) {
     ws.connection = this;
+    this.unconfirmed = new Unconfirmed(socket);
     ws.on("message", onMessage);
     ws.on("pong", onPong);
     ws.on("error", onError);
@@ -177,9 +187,14 @@ class Connection implements PushConnection, Source {
   deliver(batch: Batch, receiver: Receiver): void {
     // What was answered before is also sent before.
     this.writeReplies();
-    this.unconfirmed.add(batch, receiver);
-    this.socket.write(batch.frame(textFrame), this.unconfirmed.confirm);
+    this.write(batch, receiver);
     this.watchBuffer();
+  }
+
+  handOver(batches: readonly Batch[], receiver: Receiver): void {
+    this.writeReplies();
+    for (const batch of batches) this.handedOver += this.write(batch, receiver);
+    if (this.socket.writableLength === 0) this.handedOver = 0;
   }
 
   release(receiver: Receiver): readonly string[] {
@@ -288,9 +303,18 @@ class Connection implements PushConnection, Source {
     this.waiting = waiting;
   }
 
+  private write(batch: Batch, receiver: Receiver): number {
+    const frame = batch.frame(textFrame);
+    this.unconfirmed.add(batch, receiver);
+    this.socket.write(frame, this.unconfirmed.confirm);
+    return frame.length;
+  }
+
   private watchBuffer(): void {
+    const { writableLength } = this.socket;
+    if (writableLength === 0) this.handedOver = 0;
     const { socketBufferBytes } = this.transport.options.limits;
-    if (this.socket.writableLength > socketBufferBytes) this.tooSlow();
+    if (writableLength > socketBufferBytes + this.handedOver) this.tooSlow();
   }
 
   /**
