@@ -247,7 +247,7 @@ export function textOf(value: unknown): string {
 }
 
 function textOfPart(value: unknown): string {
-  return typeof value === "object" && value !== null ? "object" : String(value);
+  return typeof value === "object" && value !== null ? "[object Object]" : String(value);
 }
 
 function readSubscription({ subscription }: JsonObject): unknown {

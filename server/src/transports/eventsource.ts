@@ -1,5 +1,6 @@
 /** Server-sent events: replies travel in the client's POSTs, events on this stream. */
 import type { ServerResponse } from "node:http";
+import type { Socket } from "node:net";
 import type { Bayeux, Source } from "../bayeux.js";
 import type { Session } from "../session.js";
 import type { Batch, PushConnection, Receiver } from "./transport.js";
@@ -31,6 +32,7 @@ export class EventSourceConnection implements PushConnection, Source {
 
   constructor(
     private readonly response: ServerResponse,
+    private readonly socket: Socket,
     readonly address: string | undefined,
     private readonly bayeux: Bayeux,
     private readonly options: EventSourceOptions,
@@ -44,17 +46,20 @@ export class EventSourceConnection implements PushConnection, Source {
       Connection: "close",
     });
     response.write(`retry: ${retryMs}\r\n\r\n`);
-    this.pingTimer = setInterval(() => response.write(":\r\n\r\n"), pingIntervalMs);
+    // From here on the stream is its socket's: a response gathers writes into one, of which
+    // nobody could say how much the kernel took.
+    socket.uncork();
+    this.pingTimer = setInterval(() => socket.write(":\r\n\r\n"), pingIntervalMs);
     this.pingTimer.unref();
     response.on("close", () => this.closed());
     // A write that fails is followed by "close", which puts back what was not sent.
     response.on("error", () => response.destroy());
-    this.unconfirmed = new Unconfirmed(response.socket);
+    this.unconfirmed = new Unconfirmed(socket);
   }
 
   deliver(batch: Batch, receiver: Receiver): void {
     this.write(batch, receiver);
-    const { writableLength } = this.response;
+    const { writableLength } = this.socket;
     if (writableLength === 0) this.handedOver = 0;
     if (writableLength <= this.options.socketBufferBytes + this.handedOver) return;
     this.options.onSlowConsumer(this.session);
@@ -84,7 +89,7 @@ export class EventSourceConnection implements PushConnection, Source {
   private write(batch: Batch, receiver: Receiver): number {
     const event = Buffer.from(toEvent(batch.text));
     this.unconfirmed.add(batch, receiver);
-    this.response.write(event, this.unconfirmed.confirm);
+    this.socket.write(event, this.unconfirmed.confirm);
     return event.length;
   }
 

@@ -115,6 +115,7 @@ export class PollingTransport {
     const { addressOf } = this.options;
     const stream = new EventSourceConnection(
       response,
+      request.socket,
       addressOf(request),
       this.bayeux,
       this.options,
