@@ -99,6 +99,9 @@ export class Subscription {
  * A stock client as the sentences of the suite see it. It only operates the client's public API
  * and records what happens: it retries nothing and hides nothing.
  */
+/** Four times what the deployment holds a connect. */
+const changeMs = 20_000;
+
 export class StockClient {
   readonly #link: Link;
   readonly #answers = new Map<number, (report: ReportOf<"answer">) => void>();
@@ -155,9 +158,12 @@ export class StockClient {
     return this.#ask({ name: "disconnect", call: this.#nextCall() });
   }
 
-  /** Resolves when a `/meta/connect` went out that names the transport. */
+  /**
+   * Resolves when a `/meta/connect` went out that names the transport. A client whose socket opens
+   * late first holds a poll, or two when the machine is busy.
+   */
   uses(transport: string): Promise<void> {
-    return this.#connectsOver(transport).next();
+    return this.#connectsOver(transport).next(changeMs);
   }
 
   /** The data of each event that arrived on the channel so far, whoever listened to it. */
