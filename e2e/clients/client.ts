@@ -95,13 +95,13 @@ export class Subscription {
   }
 }
 
+/** Four times what the deployment holds a connect. */
+const changeMs = 20_000;
+
 /**
  * A stock client as the sentences of the suite see it. It only operates the client's public API
  * and records what happens: it retries nothing and hides nothing.
  */
-/** Four times what the deployment holds a connect. */
-const changeMs = 20_000;
-
 export class StockClient {
   readonly #link: Link;
   readonly #answers = new Map<number, (report: ReportOf<"answer">) => void>();
