@@ -96,6 +96,24 @@ interface HeldResponse {
   unanswered: number;
 }
 
+/** A class and no closure: every idle client has one. */
+class HeldConnect implements Waiter {
+  constructor(
+    private readonly bayeux: Bayeux,
+    private readonly response: HeldResponse,
+    private readonly request: ConnectRequest,
+  ) {}
+
+  get source(): Source {
+    return this.response.source;
+  }
+
+  answer(events: readonly string[], lost: () => void): void {
+    this.response.losses.push(lost);
+    this.bayeux.answerHeld(this.response, this.request, events);
+  }
+}
+
 export class Bayeux {
   private isDraining = false;
 
@@ -309,26 +327,21 @@ export class Bayeux {
     const response = { source, replies, losses: [], unanswered: held.length };
     for (const { request, session } of held) {
       this.bind(source, session);
-      session.hold(this.waiter(response, request), this.holdMs(request));
+      session.hold(new HeldConnect(this, response, request), this.holdMs(request));
     }
     // The disconnect's own reply comes before that of a held connect, and before the close. DIS-2
     for (const session of disconnected) session.end("disconnect");
   }
 
-  private waiter(response: HeldResponse, request: ConnectRequest): Waiter {
+  /** For `HeldConnect`: the response leaves with the answer to its last connect. */
+  answerHeld(response: HeldResponse, request: ConnectRequest, events: readonly string[]): void {
     const { source, replies, losses } = response;
-    return {
-      source,
-      answer: (events, lost) => {
-        const reply = { ...replyTo(request), advice: this.advice(request.connectionType) };
-        replies.push(encodeReply(reply), ...events);
-        losses.push(lost);
-        if (--response.unanswered > 0) return;
-        source.respond(encodeBatch(replies), () => {
-          for (const putBack of losses) putBack();
-        });
-      },
-    };
+    replies.push(encodeReply({ ...replyTo(request), advice: this.advice(request.connectionType) }));
+    for (const event of events) replies.push(event);
+    if (--response.unanswered > 0) return;
+    source.respond(encodeBatch(replies), () => {
+      for (const putBack of losses) putBack();
+    });
   }
 
   private bind(source: Source, session: Session): void {

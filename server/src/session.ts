@@ -120,7 +120,7 @@ export class Session implements Receiver {
     private readonly limits: SessionLimits,
     private readonly onEnd: (session: Session, reason: EndReason) => void,
   ) {
-    this.expiry = setTimeout(() => this.end("expiry"), limits.expiryMs);
+    this.expiry = setTimeout(expire, limits.expiryMs, this);
     this.expiry.unref();
   }
 
@@ -200,7 +200,7 @@ export class Session implements Receiver {
     if (this.state.name === "queueing") this.settle(this.state);
     const hasEvents = this.state.name === "queueing" && !this.state.outbox.isEmpty;
     const isOver = holdMs === 0 || hasEvents || this.hasEnded;
-    this.waiter = { request, timer: isOver ? undefined : setTimeout(() => this.answer(), holdMs) };
+    this.waiter = { request, timer: isOver ? undefined : setTimeout(release, holdMs, this) };
     if (isOver) this.answer();
   }
 
@@ -241,7 +241,8 @@ export class Session implements Receiver {
     else if (outbox.exceeds(this.limits)) this.end("overflow");
   }
 
-  private answer(): void {
+  /** Answers the held connect, if there is one, with all that is queued. */
+  answer(): void {
     if (this.waiter === undefined) return;
     const { request, timer } = this.waiter;
     clearTimeout(timer);
@@ -249,4 +250,14 @@ export class Session implements Receiver {
     const events = this.state.name === "queueing" ? this.state.outbox.take() : [];
     request.answer(events, () => this.putBack(events));
   }
+}
+
+// Sessions are many: what their timers call is one function for all.
+
+function expire(session: Session): void {
+  session.end("expiry");
+}
+
+function release(session: Session): void {
+  session.answer();
 }

@@ -120,8 +120,8 @@ export interface KnownToken {
   readonly verified: VerifiedToken;
 }
 
-/** Together at most 8 MB. */
-const maxKnown = 4096;
+/** Together at most 2 MB. */
+const maxKnown = 1024;
 const maxKnownLength = 2048;
 
 function toVerified(claims: Readonly<Record<string, unknown>>): VerifiedToken {
