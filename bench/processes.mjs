@@ -45,6 +45,12 @@ const clockTicksPerSecond = existsSync("/proc/self/stat")
   ? Number(execFileSync("getconf", ["CLK_TCK"], { encoding: "utf8" }))
   : 0;
 
+/** The flags that the `pandapush` command runs Node with, which `npm start` gives as well. */
+const productFlags = readFileSync(path.join(ROOT, "server", "bin", "pandapush.js"), "utf8")
+  .split("\n", 1)[0]
+  .split(" ")
+  .filter((word) => word.startsWith("--"));
+
 /** A server under measurement, in a process of its own. */
 export class Server {
   port = 0;
@@ -66,11 +72,11 @@ export class Server {
     this.port = await freePort();
     this.#directory = mkdtempSync(path.join(os.tmpdir(), "pandapush-bench-"));
     const command = {
-      pandapush: [path.join("server", "dist", "cli.js"), "start"],
+      pandapush: [...productFlags, path.join("server", "dist", "cli.js"), "start"],
       faye: [path.join(BENCH, "faye-server.mjs")],
       bare: [path.join(BENCH, "bare-http.mjs")],
     }[kind];
-    if (kind === "pandapush" && !existsSync(path.join(ROOT, command[0]))) {
+    if (kind === "pandapush" && !existsSync(path.join(ROOT, "server", "dist", "cli.js"))) {
       throw new Error("The server is not built. Run `npm run build` first.");
     }
     const profiling = isProfiled ? ["--cpu-prof", "--cpu-prof-dir", this.#directory] : [];

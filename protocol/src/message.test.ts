@@ -73,7 +73,7 @@ describe("[MSG-3] a reply", () => {
 
   test("has its ext as it was made", () => {
     const ext = '{"presence":{"subscribe":{"__proto__":{"n":1.0}}}}';
-    expect(encodeReply({ successful: true, ext })).toBe(`{"successful":true,"ext":${ext}}`);
+    expect(encodeReply({ ...replyTo({}), ext })).toBe(`{"successful":true,"ext":${ext}}`);
   });
 });
 

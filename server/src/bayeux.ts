@@ -69,14 +69,13 @@ const drainRetryMs = 1_000;
 
 export const bayeuxEncoder: Encoder = {
   event: ({ channel, data, id, ext }) => encodeEvent(channel, data, id, ext),
-  subscriptionEnded: (clientId, subscription, error) =>
-    encodeReply({
-      channel: "/meta/subscribe",
-      clientId,
-      subscription,
-      successful: false,
-      error,
-    }),
+  subscriptionEnded: (clientId, subscription, error) => {
+    const reply = replyTo({ clientId, channel: "/meta/subscribe" });
+    reply.successful = false;
+    reply.subscription = subscription;
+    reply.error = error;
+    return encodeReply(reply);
+  },
   join: encodeBatch,
 };
 
@@ -140,7 +139,8 @@ export class Bayeux {
   /** The answer to text that is no batch, for connections that have no status codes. */
   refuse(detail: string): string {
     const refusal = new Refusal("badRequest");
-    return encodeBatch([encodeFailure({ successful: false }, refusal.toBayeux(), detail)]);
+    const reply = replyTo({});
+    return encodeBatch([encodeFailure(reply, refusal.toBayeux(), detail)]);
   }
 
   /** The connection is gone; what it was sent in vain has been put back. The session lives on. */
@@ -336,7 +336,9 @@ export class Bayeux {
   /** For `HeldConnect`: the response leaves with the answer to its last connect. */
   answerHeld(response: HeldResponse, request: ConnectRequest, events: readonly string[]): void {
     const { source, replies, losses } = response;
-    replies.push(encodeReply({ ...replyTo(request), advice: this.advice(request.connectionType) }));
+    const reply = replyTo(request);
+    reply.advice = this.advice(request.connectionType);
+    replies.push(encodeReply(reply));
     for (const event of events) replies.push(event);
     if (--response.unanswered > 0) return;
     source.respond(encodeBatch(replies), () => {

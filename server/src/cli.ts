@@ -415,8 +415,15 @@ function isOver(k: Key): boolean {
 /** How this command was called, so that the lines it prints work when pasted. */
 function commandName(): string {
   const script = process.argv[1] ?? "pandapush";
-  return basename(script) === "cli.js" ? `node ${relative(process.cwd(), script)}` : "pandapush";
+  if (basename(script) === "cli.js") return `node ${relative(process.cwd(), script)}`;
+  return process.env.npm_command === "exec" ? "npx pandapush" : "pandapush";
 }
+
+// Whoever reads the output may leave before its end (`| head`): that is no failure, and a server
+// goes on without a terminal.
+process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+  if (error.code !== "EPIPE") throw error;
+});
 
 try {
   await program.parseAsync();

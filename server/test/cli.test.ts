@@ -2,6 +2,7 @@ import { execFile } from "node:child_process";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { promisify } from "node:util";
 import type { AppId, KeyId } from "@pandapush/protocol";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { createAuthorize } from "../src/auth/authorize.js";
@@ -44,6 +45,14 @@ async function runJson<T>(...args: string[]): Promise<T> {
 }
 
 const addApp = async () => (await runJson<{ id: string }>("app", "add", "Shop", "--json")).id;
+
+describe("pandapush", () => {
+  test("ends quietly when nobody reads its output any more", async () => {
+    const line = `"${process.execPath}" "${command}" --help | true; echo "\${PIPESTATUS[0]}"`;
+    const child = await promisify(execFile)("bash", ["-c", line], { cwd: folder });
+    expect(child).toEqual({ stdout: "0\n", stderr: "" });
+  });
+});
 
 describe("pandapush app", () => {
   test("add makes an application and says what comes next", async () => {

@@ -40,8 +40,25 @@ export function routePublish(app: FastifyInstance, parts: PublishParts): void {
     const grant = await parts.authorize("publish", channel, credentials);
     const published = parts.publish(grant, channel, dataOf(type ?? "json", body));
     if (published !== undefined) await inTime(published, parts.publishTimeoutMs ?? 10_000);
+    await endOfTurn();
     return reply.type("text/plain; charset=utf-8").send("OK");
   });
+}
+
+let turn: Promise<void> | undefined;
+
+/**
+ * Answers to requests that arrived together are written together. Otherwise a back end that has
+ * many under way is woken for each of them, and the waking costs the server more than the answer.
+ */
+function endOfTurn(): Promise<void> {
+  turn ??= new Promise((resolve) => {
+    setImmediate(() => {
+      turn = undefined;
+      resolve();
+    });
+  });
+  return turn;
 }
 
 /** Whether `url` names a channel that could be published to with another method. */
