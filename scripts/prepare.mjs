@@ -145,6 +145,8 @@ export function npm(args) {
 
 async function build() {
   if (!existsSync(cli)) say("Building …");
-  const code = await run(process.execPath, [tsc, "-b", "server"]);
-  if (code !== 0) throw new Stop("The build failed; the messages above say where.");
+  for (const command of [[tsc, "-b", "server", "client"], [join(root, "client/build.mjs")]]) {
+    const code = await run(process.execPath, command);
+    if (code !== 0) throw new Stop("The build failed; the messages above say where.");
+  }
 }

@@ -9,7 +9,7 @@ import { PageServer } from "./page-server.js";
 const require = createRequire(import.meta.url);
 /** The bundle that npm `pandapush-client` 1.0.0 publishes for browsers. */
 export const pandapushClientScript = path.join(
-  path.dirname(require.resolve("pandapush-client/package.json")),
+  path.dirname(require.resolve("pandapush-client-1.0.0/package.json")),
   "dist/client.js",
 );
 
@@ -135,6 +135,36 @@ export function fayeInChromium(
           report,
           `(() => {
             const client = new Faye.Client(${JSON.stringify(`${url}/push`)}, { retry: 1 });
+            for (const type of ${JSON.stringify(disabled)}) client.disable(type);
+            return (${fayeAgent})(client, globalThis.report);
+          })()`,
+        );
+      }),
+  };
+}
+
+/** Our own client, as the server hands it out at `/client.js`, driven as a Faye client. */
+export function pandapush2InChromium(
+  browser: () => Chromium,
+  origin: Origin,
+  transport: string,
+  disabled: readonly string[],
+): ClientKind {
+  return {
+    name: `/client.js on a page of ${origin === "same" ? "the same" : "another"} origin`,
+    transport,
+    publishes: true,
+    maxPublishLength: 100_000,
+    oneAtATime: false,
+    open: (url) =>
+      StockClient.open(async (report) => {
+        const page = await browser().page(url, origin);
+        await page.addScriptTag({ url: `${url}/client.js` });
+        return link(
+          page,
+          report,
+          `(() => {
+            const client = new Pandapush.Client(${JSON.stringify(`${url}/push`)});
             for (const type of ${JSON.stringify(disabled)}) client.disable(type);
             return (${fayeAgent})(client, globalThis.report);
           })()`,

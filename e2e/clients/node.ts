@@ -1,6 +1,7 @@
 import { createRequire } from "node:module";
 import { AckExtension, CometD, TimeStampExtension, TimeSyncExtension } from "cometd";
 import { adapt } from "cometd-nodejs-client";
+import { Client } from "pandapush-client";
 import { cometdAgent, type FayeClient, fayeAgent } from "./agents.js";
 import { type ClientKind, StockClient } from "./client.js";
 
@@ -30,6 +31,29 @@ export function fayeInNode(
         const client = new faye.Client(`${url}/push`, { retry: 1 });
         if (transport !== "websocket") client.disable("websocket");
         const operate = fayeAgent(client, report);
+        return {
+          send: operate,
+          close: async () => {
+            client.disconnect();
+          },
+        };
+      }),
+  };
+}
+
+/** Our own client in Node, driven as a Faye client, which it also is. */
+export function pandapushInNode(transport: "websocket" | "long-polling"): ClientKind {
+  return {
+    name: "pandapush-client 2 in Node",
+    transport,
+    publishes: true,
+    maxPublishLength: 100_000,
+    oneAtATime: false,
+    open: (url) =>
+      StockClient.open((report) => {
+        const client = new Client(`${url}/push`);
+        if (transport !== "websocket") client.disable("websocket");
+        const operate = fayeAgent(client as FayeClient, report);
         return {
           send: operate,
           close: async () => {

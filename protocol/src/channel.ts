@@ -81,6 +81,20 @@ export function expand(channel: Channel): readonly (Channel | Pattern)[] {
 }
 
 /**
+ * The same for the names of any Bayeux server, whose patterns begin at the root, in the order in
+ * which Faye's client calls its listeners. Bayeux 1.0, "Channel Globbing"
+ *
+ * `/a/b/c` → `/**`, `/a/b/c`, `/a/b/*`, `/a/**`, `/a/b/**`
+ */
+export function expandBayeux(name: string): string[] {
+  const result = ["/**", name, `${name.slice(0, name.lastIndexOf("/"))}/*`];
+  for (let slash = name.indexOf("/", 1); slash !== -1; slash = name.indexOf("/", slash + 1)) {
+    result.push(`${name.slice(0, slash)}/**`);
+  }
+  return result;
+}
+
+/**
  * Whether a permission for `granted` includes `requested`; both may be patterns.
  *
  * `/x/*` covers itself and its direct children; `/x/**` covers itself, `/x/*`, and everything

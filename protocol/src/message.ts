@@ -31,6 +31,8 @@ export interface HandshakeRequest extends Envelope {
   readonly kind: "handshake";
   readonly version: unknown;
   readonly supportedConnectionTypes: unknown;
+  /** `ext.pandapush.count`: its connect replies are to say how many events it was sent. */
+  readonly wantsCount: boolean;
 }
 
 export interface ConnectRequest extends Envelope {
@@ -169,6 +171,7 @@ function readMeta(kind: Exclude<Request["kind"], "publish">, message: JsonObject
         ...envelope,
         version: message.version,
         supportedConnectionTypes: message.supportedConnectionTypes,
+        wantsCount: asObject(asObject(message.ext)?.pandapush)?.count === true,
       };
     case "connect":
       return {

@@ -101,6 +101,7 @@ class HeldConnect implements Waiter {
     private readonly bayeux: Bayeux,
     private readonly response: HeldResponse,
     private readonly request: ConnectRequest,
+    private readonly session: Session,
   ) {}
 
   get source(): Source {
@@ -109,7 +110,9 @@ class HeldConnect implements Waiter {
 
   answer(events: readonly string[], lost: () => void): void {
     this.response.losses.push(lost);
-    this.bayeux.answerHeld(this.response, this.request, events);
+    // Of what stands before this reply; the events stand behind it. CON-11
+    const sent = this.session.isCounting ? this.session.sentCount - events.length : undefined;
+    this.bayeux.answerHeld(this.response, this.request, sent, events);
   }
 }
 
@@ -239,6 +242,7 @@ export class Bayeux {
     requireNoError(request);
     if (this.isDraining) throw new Refusal("draining");
     const session = this.node.createSession(bayeuxEncoder, batch.source.address);
+    session.isCounting = request.wantsCount;
     reply.version = bayeuxVersion;
     reply.supportedConnectionTypes = connectionTypes;
     reply.clientId = session.clientId;
@@ -327,17 +331,23 @@ export class Bayeux {
     const response = { source, replies, losses: [], unanswered: held.length };
     for (const { request, session } of held) {
       this.bind(source, session);
-      session.hold(new HeldConnect(this, response, request), this.holdMs(request));
+      session.hold(new HeldConnect(this, response, request, session), this.holdMs(request));
     }
     // The disconnect's own reply comes before that of a held connect, and before the close. DIS-2
     for (const session of disconnected) session.end("disconnect");
   }
 
   /** For `HeldConnect`: the response leaves with the answer to its last connect. */
-  answerHeld(response: HeldResponse, request: ConnectRequest, events: readonly string[]): void {
+  answerHeld(
+    response: HeldResponse,
+    request: ConnectRequest,
+    sent: number | undefined,
+    events: readonly string[],
+  ): void {
     const { source, replies, losses } = response;
     const reply = replyTo(request);
     reply.advice = this.advice(request.connectionType);
+    if (sent !== undefined) reply.ext = `{"pandapush":{"sent":${sent}}}`;
     replies.push(encodeReply(reply));
     for (const event of events) replies.push(event);
     if (--response.unanswered > 0) return;

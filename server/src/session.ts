@@ -105,7 +105,10 @@ type State =
  */
 export class Session implements Receiver {
   readonly subscriptions = new Map<Channel | Pattern, Subscription>();
+  /** Whether the client is told `sentCount`, to compare it with what it received. */
+  isCounting = false;
   private state: State = { name: "queueing", outbox: new Outbox() };
+  private sent = 0;
   /** While it waits nothing is queued: whatever comes answers it. */
   private waiter:
     | { readonly request: Waiter; readonly timer: NodeJS.Timeout | undefined }
@@ -124,6 +127,14 @@ export class Session implements Receiver {
     this.expiry.unref();
   }
 
+  /**
+   * How many messages were written for this client on their own account, events most of all:
+   * handed to the kernel, as far as that can be known, and not taken back since.
+   */
+  get sentCount(): number {
+    return this.sent;
+  }
+
   get hasEnded(): boolean {
     return this.state.name === "ended";
   }
@@ -136,6 +147,7 @@ export class Session implements Receiver {
   deliver(batch: Batch): void {
     switch (this.state.name) {
       case "pushing":
+        this.sent += batch.messages.length;
         this.state.connection.deliver(batch, this);
         return;
       case "queueing":
@@ -149,9 +161,10 @@ export class Session implements Receiver {
 
   putBack(messages: readonly string[]): void {
     if (messages.length === 0) return;
+    this.sent -= messages.length;
     switch (this.state.name) {
       case "pushing":
-        this.state.connection.handOver(batchesOf(messages, this.encoder.join), this);
+        this.handOver(this.state.connection, messages);
         return;
       case "queueing":
         this.state.outbox.prepend(messages);
@@ -167,11 +180,11 @@ export class Session implements Receiver {
     if (this.state.name === "ended" || this.connection === connection) return;
     const waiting =
       this.state.name === "pushing"
-        ? this.state.connection.release(this)
+        ? this.takeBack(this.state.connection)
         : this.settle(this.state).take();
     if (this.hasEnded) return;
     this.state = { name: "pushing", connection };
-    connection.handOver(batchesOf(waiting, this.encoder.join), this);
+    this.handOver(connection, waiting);
   }
 
   /**
@@ -227,11 +240,22 @@ export class Session implements Receiver {
     connection?.close(reason === "shutdown" ? "goingAway" : "normal");
   }
 
+  private handOver(connection: PushConnection, messages: readonly string[]): void {
+    this.sent += messages.length;
+    connection.handOver(batchesOf(messages, this.encoder.join), this);
+  }
+
+  private takeBack(connection: PushConnection): readonly string[] {
+    const messages = connection.release(this);
+    this.sent -= messages.length;
+    return messages;
+  }
+
   /** Takes back what a draining connection has not written, in front of what came after it. */
   private settle(state: State & { name: "queueing" }): Outbox {
     const { outbox, draining } = state;
     state.draining = undefined;
-    if (draining !== undefined) outbox.prepend(draining.release(this));
+    if (draining !== undefined) outbox.prepend(this.takeBack(draining));
     if (outbox.exceeds(this.limits)) this.end("overflow");
     return outbox;
   }
@@ -248,6 +272,7 @@ export class Session implements Receiver {
     clearTimeout(timer);
     this.waiter = undefined;
     const events = this.state.name === "queueing" ? this.state.outbox.take() : [];
+    this.sent += events.length;
     request.answer(events, () => this.putBack(events));
   }
 }

@@ -8,6 +8,7 @@ import Fastify, {
   type FastifyServerFactory,
 } from "fastify";
 import { Refusal } from "../errors.js";
+import { routeClientScript } from "./client-script.js";
 import { type BuildInfo, routeHealth } from "./health.js";
 import { isChannelUrl, type PublishParts, routePublish } from "./publish.js";
 import { routeWelcome } from "./welcome.js";
@@ -57,6 +58,7 @@ export function createApp(parts: AppParts): FastifyInstance {
   routePublish(app, parts);
   routeHealth(app, parts.build);
   routeWelcome(app);
+  routeClientScript(app);
   return app;
 }
 

@@ -1,0 +1,609 @@
+import { expandBayeux } from "@pandapush/protocol";
+import { callSafely, Emitter } from "./emitter.js";
+import { PandapushError } from "./error.js";
+import { type ClientState, Link } from "./link.js";
+import type { ConnectionType, Message } from "./message.js";
+import type { NetworkOptions, Platform, ProxyOptions } from "./platform.js";
+import { PresenceRoom } from "./presence.js";
+import { Deferred } from "./promise.js";
+import { Scheduler, type SchedulerOptions } from "./scheduler.js";
+import { type MessageListener, Subscription, type TokenSource } from "./subscription.js";
+
+export interface ClientOptions {
+  /** How long a connect is held at most, in seconds, until the server says. Default 60. */
+  timeout?: number;
+  /** Pause between two connects, in seconds, until the server says. Default 0. */
+  interval?: number;
+  /**
+   * Seconds before a message that failed is sent again, and longest pause before the first new
+   * attempt to connect. By default messages go as soon as there is a connection again, and the
+   * first attempt is made within a second.
+   */
+  retry?: number;
+  /** URLs for single transports, such as `{ websocket: "wss://ws.example.com/push" }`. */
+  endpoints?: Partial<Record<ConnectionType, string>>;
+  /** Decides when a message is sent again; one is made for each message. */
+  scheduler?: new (
+    message: Message,
+    options: SchedulerOptions,
+  ) => Scheduler;
+  /** Node: a proxy's URL. Default: the variables `http_proxy` and `https_proxy`. */
+  proxy?: string | ProxyOptions;
+  /** Node: options of `tls.connect`. */
+  tls?: object;
+  /** Node: certificates to trust. */
+  ca?: string;
+  /** Node: anything given here offers compression. Browsers compress by themselves. */
+  websocketExtensions?: unknown;
+}
+
+/** Sees, and may change, every message on its way. `callback(null)` drops the message. */
+export interface Extension {
+  incoming?: ExtensionStage;
+  outgoing?: ExtensionStage;
+  added?(client: Client): void;
+  removed?(client: Client): void;
+}
+
+type Pass = (message: Message | null) => void;
+/** With three parameters the one in the middle is null, as in Faye. */
+type ExtensionStage =
+  | ((message: Message, callback: Pass) => void)
+  | ((message: Message, request: null, callback: Pass) => void);
+
+export interface ClientEvents {
+  /** Messages flow, for the first time or again. */
+  "transport:up": [];
+  /** The connection is lost, or was closed. */
+  "transport:down": [];
+  state: [state: ClientState];
+  /** The server refused the client altogether. It tries again unless it was told not to. */
+  refused: [error: PandapushError];
+}
+
+export interface PublishOptions {
+  /** How often the message may be sent, the first time included. Default: until it is taken. */
+  attempts?: number;
+  /** Seconds after which it is given up. */
+  deadline?: number;
+  /** Takes the message back while it has not been sent. */
+  signal?: AbortSignal;
+}
+
+export interface MessagesOptions {
+  token?: TokenSource;
+  /** Ends the loop. */
+  signal?: AbortSignal;
+  /** How many messages may wait for the loop before it fails. Default 10,000. */
+  maxWaiting?: number;
+}
+
+export interface ReceivedMessage<T> {
+  readonly channel: string;
+  readonly data: T;
+}
+
+/** One published message; settles with the server's answer. */
+export class Publication extends Deferred {}
+
+const knownOptions: ReadonlySet<string> = new Set<keyof ClientOptions>([
+  "timeout",
+  "interval",
+  "retry",
+  "endpoints",
+  "scheduler",
+  "proxy",
+  "tls",
+  "ca",
+  "websocketExtensions",
+]);
+
+/**
+ * A connection to a Pandapush or Faye server. Nothing is sent before the first subscribe or
+ * publish; from then on it stays connected, and comes back by itself.
+ *
+ * ```js
+ * const client = new Pandapush.Client("https://push.example.com/push");
+ * client.subscribe("/APP_ID/public/news", (message) => console.log(message));
+ * ```
+ */
+export class Client {
+  readonly #link: Link;
+  readonly #events = new Emitter<ClientEvents>();
+  readonly #channels = new Map<string, Set<Subscription>>();
+  /** By channel, from the last `subscribeTo`: what a plain publish shows. */
+  readonly #tokens = new Map<string, TokenSource>();
+  readonly #headers: Record<string, string> = {};
+  readonly #disabled = new Set<string>();
+  #extensions: readonly Extension[] = [];
+  #isLeaving = false;
+
+  /** @internal Applications get the class that knows its platform. */
+  constructor(platform: Platform, url = "/bayeux", options: ClientOptions = {}) {
+    for (const name of Object.keys(options)) {
+      if (!knownOptions.has(name)) throw new Error(`Unrecognized option: ${name}`);
+    }
+    const { timeout = 60, interval = 0, retry, endpoints = {}, scheduler = Scheduler } = options;
+    const network = networkOf(options);
+    this.#link = new Link(
+      {
+        platform,
+        urlOf: (type) => new URL(endpoints[type] ?? url, platform.base).href,
+        network: () => ({ ...network, headers: this.#headers }),
+        isDisabled: (feature) => this.#disabled.has(feature),
+        makeScheduler: (message, settings) => new scheduler(message, settings),
+        timeoutMs: timeout * 1000,
+        intervalMs: interval * 1000,
+        retryMs: retry === undefined ? undefined : retry * 1000,
+      },
+      {
+        outgoing: (message, pass) => this.#pipe("outgoing", message, pass),
+        incoming: (message, pass) => this.#pipe("incoming", message, pass),
+        event: (message) => this.#receive(message),
+        session: (hasGap) => this.#resubscribe(hasGap),
+        gap: () => this.#eachSubscription((subscription) => subscription.miss()),
+        state: (state) => this.#events.emit("state", state),
+        up: () => this.#events.emit("transport:up"),
+        down: () => this.#events.emit("transport:down"),
+        handshakeRefused: (error) => this.#events.emit("refused", error),
+      },
+    );
+  }
+
+  get state(): ClientState {
+    return this.#link.state;
+  }
+
+  /**
+   * Listens to a channel or pattern; with an array, to each of them.
+   * @param context `this` of the listener; a `signal` in it cancels the subscription
+   */
+  subscribe<T = unknown>(
+    channel: string,
+    listener?: MessageListener<T>,
+    context?: unknown,
+  ): Subscription<T>;
+  subscribe<T = unknown>(
+    channels: readonly string[],
+    listener?: MessageListener<T>,
+    context?: unknown,
+  ): Subscription<T>[];
+  subscribe<T = unknown>(
+    channel: string | readonly string[],
+    listener?: MessageListener<T>,
+    context?: unknown,
+  ): Subscription<T> | Subscription<T>[] {
+    return typeof channel === "string"
+      ? this.#subscribe({ channel, token: undefined, listener, context })
+      : channel.map((each) => this.subscribe<T>(each, listener, context));
+  }
+
+  /**
+   * Listens to a channel that needs a token. On a presence channel the listener is first called
+   * with everyone who is there.
+   * @param token or a function that gives one, or a promise of one; it is called again whenever
+   *   the server has to be asked again
+   */
+  subscribeTo<T = unknown>(
+    channel: string,
+    token: TokenSource,
+    listener?: MessageListener<T>,
+    context?: unknown,
+  ): Subscription<T> {
+    return this.#subscribe({ channel, token: token ?? null, listener, context });
+  }
+
+  /**
+   * The messages of a channel as an endless list. It throws when the server refuses, and ends
+   * when it is broken off, its signal is aborted or the client disconnects.
+   *
+   * ```js
+   * for await (const { data } of client.messages("/APP_ID/public/news")) console.log(data);
+   * ```
+   */
+  messages<T = unknown>(
+    channel: string,
+    { token, signal, maxWaiting = 10_000 }: MessagesOptions = {},
+  ): AsyncIterableIterator<ReceivedMessage<T>> {
+    const waiting: ReceivedMessage<T>[] = [];
+    let failure: Error | undefined;
+    let wake = (): void => {};
+    const listener = (data: T, from: string): void => {
+      if (waiting.length < maxWaiting) waiting.push({ channel: from, data });
+      else failure ??= new Error(`More than ${maxWaiting} messages wait to be read`);
+      wake();
+    };
+    const subscription = this.#subscribe({ channel, token, listener, context: { signal } });
+    subscription.on("cancelled", () => wake());
+    subscription.on("refused", (error) => {
+      failure ??= error;
+      wake();
+    });
+    const end = (): IteratorReturnResult<undefined> => {
+      subscription.cancel();
+      return { done: true, value: undefined };
+    };
+    return {
+      [Symbol.asyncIterator]() {
+        return this;
+      },
+      async next() {
+        for (;;) {
+          const message = waiting.shift();
+          if (message !== undefined) return { done: false, value: message };
+          if (failure !== undefined) {
+            end();
+            throw failure;
+          }
+          if (subscription.state === "cancelled") return end();
+          await new Promise<void>((resolve) => {
+            wake = resolve;
+          });
+        }
+      },
+      async return() {
+        return end();
+      },
+    };
+  }
+
+  /**
+   * Joins a presence channel and keeps the list of its members.
+   *
+   * ```js
+   * const room = client.presence("/APP_ID/presence/lobby", token);
+   * room.on("join", (id, member) => console.log(member.name, "came"));
+   * ```
+   */
+  presence<T = { id: string }>(
+    channel: string,
+    token: TokenSource,
+    options: { signal?: AbortSignal } = {},
+  ): PresenceRoom<T> {
+    return new PresenceRoom<T>((listener, onSnapshot) =>
+      this.#subscribe({ channel, token: token ?? null, listener, context: options, onSnapshot }),
+    );
+  }
+
+  /** Ends one subscription, or all of a channel. */
+  unsubscribe(channel: string | readonly string[], subscription?: Subscription): void {
+    if (typeof channel !== "string") {
+      for (const each of channel) this.unsubscribe(each, subscription);
+      return;
+    }
+    for (const each of [...(this.#channels.get(channel) ?? [])]) {
+      if (subscription === undefined || subscription === each) each.cancel();
+    }
+  }
+
+  /** Publishes; when the channel was subscribed with `subscribeTo`, with that token. */
+  publish<T = unknown>(channel: string, data: T, options: PublishOptions = {}): Publication {
+    return this.publishTo(channel, this.#tokens.get(channel), data, options);
+  }
+
+  /** Publishes with a token, or with what gives one. */
+  publishTo<T = unknown>(
+    channel: string,
+    token: TokenSource,
+    data: T,
+    options: PublishOptions = {},
+  ): Publication {
+    const { attempts, deadline, signal, ...others } = options;
+    const [unknown] = Object.keys(others);
+    if (unknown !== undefined) throw new Error(`Unrecognized option: ${unknown}`);
+    const publication = new Publication();
+    let takeBack = (): void => {};
+    const abort = (): void => {
+      takeBack();
+      publication.fail(signal?.reason);
+    };
+    if (signal?.aborted) {
+      abort();
+      return publication;
+    }
+    signal?.addEventListener("abort", abort);
+    const finish = (error: Error | undefined): void => {
+      signal?.removeEventListener("abort", abort);
+      if (error === undefined) publication.succeed();
+      else publication.fail(error);
+    };
+    withToken(
+      token,
+      (ext) => {
+        if (signal?.aborted) return;
+        takeBack = this.#link.request(
+          { channel, data, ...ext },
+          { attempts, deadline },
+          (_reply, error) => finish(error),
+        );
+      },
+      finish,
+    );
+    return publication;
+  }
+
+  /** Says goodbye to the server. Afterwards the client is of no more use. */
+  disconnect(): Deferred {
+    const done = new Deferred();
+    // The server forgets them by itself.
+    this.#isLeaving = true;
+    this.#eachSubscription((subscription) => subscription.cancel());
+    this.#link.disconnect(() => done.succeed());
+    return done;
+  }
+
+  /** Connects without waiting for a subscribe or publish. */
+  connect(connected?: () => void, context?: unknown): void {
+    if (connected !== undefined) {
+      if (this.state === "connected") connected.call(context);
+      else this.once("transport:up", connected, context);
+    }
+    this.#link.start();
+  }
+
+  /** As in Faye: `connect`. */
+  handshake(connected?: () => void, context?: unknown): void {
+    this.connect(connected, context);
+  }
+
+  /** Leaves out a transport, or `"autodisconnect"` when a page is left. To be called first. */
+  disable(feature: string): void {
+    this.#disabled.add(feature);
+  }
+
+  /** A header of every request; browsers send none with WebSockets and event streams. */
+  setHeader(name: string, value: string): void {
+    this.#headers[name] = value;
+  }
+
+  addExtension(extension: Extension): void {
+    this.#extensions = [...this.#extensions, extension];
+    extension.added?.(this);
+  }
+
+  removeExtension(extension: Extension): void {
+    if (!this.#extensions.includes(extension)) return;
+    this.#extensions = this.#extensions.filter((each) => each !== extension);
+    extension.removed?.(this);
+  }
+
+  on<K extends keyof ClientEvents>(
+    event: K,
+    listener: (...args: ClientEvents[K]) => void,
+    context?: unknown,
+  ): this {
+    this.#events.on(event, listener, context);
+    return this;
+  }
+
+  once<K extends keyof ClientEvents>(
+    event: K,
+    listener: (...args: ClientEvents[K]) => void,
+    context?: unknown,
+  ): this {
+    this.#events.once(event, listener, context);
+    return this;
+  }
+
+  off<K extends keyof ClientEvents>(event: K, listener?: (...args: ClientEvents[K]) => void): this {
+    this.#events.off(event, listener);
+    return this;
+  }
+
+  emit<K extends keyof ClientEvents>(event: K, ...args: ClientEvents[K]): void {
+    this.#events.emit(event, ...args);
+  }
+
+  // The other names that Faye has for these.
+
+  bind<K extends keyof ClientEvents>(
+    event: K,
+    listener: (...args: ClientEvents[K]) => void,
+    context?: unknown,
+  ): this {
+    return this.on(event, listener, context);
+  }
+
+  unbind<K extends keyof ClientEvents>(
+    event: K,
+    listener?: (...args: ClientEvents[K]) => void,
+  ): this {
+    return this.off(event, listener);
+  }
+
+  removeListener<K extends keyof ClientEvents>(
+    event: K,
+    listener: (...args: ClientEvents[K]) => void,
+  ): this {
+    return this.off(event, listener);
+  }
+
+  trigger<K extends keyof ClientEvents>(event: K, ...args: ClientEvents[K]): void {
+    this.emit(event, ...args);
+  }
+
+  #subscribe<T>({ channel, token, listener, context, onSnapshot }: NewSubscription<T>) {
+    const signal = signalOf(context);
+    const cancel = (): void => {
+      subscription.fail(signal?.reason);
+      subscription.cancel();
+    };
+    const subscription = new Subscription<T>(
+      channel,
+      listener,
+      context,
+      token,
+      () => {
+        signal?.removeEventListener("abort", cancel);
+        this.#forget(subscription as Subscription);
+      },
+      onSnapshot,
+    );
+    const all = this.#channels.get(channel) ?? new Set();
+    this.#channels.set(channel, all.add(subscription as Subscription));
+    if (token !== undefined) this.#tokens.set(channel, token);
+    signal?.addEventListener("abort", cancel);
+    if (signal?.aborted) cancel();
+    else this.#ask(channel, [subscription as Subscription], false);
+    return subscription;
+  }
+
+  /** Asks the server once for subscriptions that all listen to the same channel. */
+  #ask(channel: string, subscriptions: readonly Subscription[], hasGap: boolean): void {
+    const isWanted = (): boolean => subscriptions.some(({ state }) => state !== "cancelled");
+    const token = subscriptions.reduce<TokenSource>((last, each) => each.token ?? last, undefined);
+    const refuse = (error: PandapushError | Error): void => {
+      for (const subscription of subscriptions) {
+        subscription.refuse(error as PandapushError);
+        if (!subscription.wasSubscribed) this.#remove(subscription);
+      }
+    };
+    withToken(
+      token,
+      (ext) => {
+        if (!isWanted()) return;
+        const message = { channel: "/meta/subscribe", subscription: channel, ...ext };
+        this.#link.request(message, {}, (reply, error) => {
+          if (error !== undefined) {
+            refuse(error);
+            return;
+          }
+          const presence = reply?.ext?.presence;
+          for (const subscription of subscriptions) {
+            if (presence !== undefined && subscription.state !== "cancelled") {
+              callSafely(() => subscription.deliverSnapshot(presence));
+            }
+            subscription.confirm(hasGap);
+          }
+        });
+      },
+      refuse,
+    );
+  }
+
+  #resubscribe(hasGap: boolean): void {
+    for (const [channel, all] of [...this.#channels]) {
+      // The others have asked for themselves, and are still waiting.
+      const known = [...all].filter(({ wasSubscribed }) => wasSubscribed);
+      for (const subscription of known) subscription.renew();
+      if (known.length > 0) this.#ask(channel, known, hasGap);
+    }
+  }
+
+  #forget(subscription: Subscription): void {
+    const { channel } = subscription;
+    if (!this.#remove(subscription) || this.#channels.has(channel)) return;
+    if (this.#isLeaving) return;
+    this.#link.request({ channel: "/meta/unsubscribe", subscription: channel }, {}, () => {});
+  }
+
+  /** @returns whether it was there */
+  #remove(subscription: Subscription): boolean {
+    const { channel } = subscription;
+    const all = this.#channels.get(channel);
+    const wasThere = all?.delete(subscription) === true;
+    if (all?.size === 0) {
+      this.#channels.delete(channel);
+      this.#tokens.delete(channel);
+    }
+    return wasThere;
+  }
+
+  #receive(message: Message): void {
+    const { channel, data, subscription, successful } = message;
+    if (channel === "/meta/subscribe" && successful === false) {
+      const refusal = PandapushError.from(message);
+      for (const each of [...(this.#channels.get(String(subscription)) ?? [])]) {
+        each.refuse(refusal);
+      }
+      return;
+    }
+    if (data === undefined || typeof channel !== "string") return;
+    for (const name of expandBayeux(channel)) {
+      for (const each of [...(this.#channels.get(name) ?? [])]) {
+        callSafely(() => each.deliver(data, channel));
+      }
+    }
+  }
+
+  #eachSubscription(visit: (subscription: Subscription) => void): void {
+    for (const all of [...this.#channels.values()]) for (const each of [...all]) visit(each);
+  }
+
+  #pipe(stage: "incoming" | "outgoing", message: Message, pass: Pass): void {
+    const extensions = this.#extensions;
+    const step = (index: number, current: Message | null): void => {
+      const extension = extensions[index];
+      if (current === null || extension === undefined) {
+        pass(current);
+        return;
+      }
+      const call = extension[stage];
+      if (call === undefined) {
+        step(index + 1, current);
+        return;
+      }
+      const next: Pass = (result) => step(index + 1, result);
+      if (call.length >= 3) {
+        (call as (message: Message, request: null, callback: Pass) => void).call(
+          extension,
+          current,
+          null,
+          next,
+        );
+      } else {
+        (call as (message: Message, callback: Pass) => void).call(extension, current, next);
+      }
+    };
+    callSafely(() => step(0, message));
+  }
+}
+
+interface NewSubscription<T> {
+  readonly channel: string;
+  readonly token: TokenSource;
+  readonly listener: MessageListener<T> | undefined;
+  readonly context: unknown;
+  readonly onSnapshot?: ((presence: unknown) => void) | undefined;
+}
+
+/** Hands on what a message with this token carries, at once when no promise is in between. */
+function withToken(
+  source: TokenSource,
+  send: (fields: Pick<Message, "ext">) => void,
+  failed: (error: PandapushError) => void,
+): void {
+  const fail = (error: unknown): void => {
+    const why = error instanceof Error ? error.message : String(error);
+    failed(new PandapushError(null, [], `There is no token: ${why}`));
+  };
+  const finish = (token: string | null | undefined): void =>
+    send(token === null || token === undefined ? {} : { ext: { auth: { token } } });
+  let token: ReturnType<Extract<TokenSource, () => unknown>>;
+  try {
+    token = typeof source === "function" ? source() : source;
+  } catch (error) {
+    fail(error);
+    return;
+  }
+  if (token instanceof Promise) token.then(finish, fail);
+  else finish(token);
+}
+
+function signalOf(context: unknown): AbortSignal | undefined {
+  const signal = (context as { signal?: unknown } | null | undefined)?.signal;
+  return signal instanceof AbortSignal ? signal : undefined;
+}
+
+function networkOf({
+  proxy = {},
+  tls = {},
+  ca,
+  websocketExtensions,
+}: ClientOptions): Omit<NetworkOptions, "headers"> {
+  return {
+    proxy: typeof proxy === "string" ? { origin: proxy } : proxy,
+    tls: ca === undefined ? tls : { ...tls, ca },
+    compress: websocketExtensions !== undefined,
+  };
+}

@@ -1,0 +1,62 @@
+// biome-ignore lint/suspicious/noExplicitAny: listeners of every event stand in one list
+type Listener = (...args: any[]) => void;
+
+interface Entry {
+  readonly listener: Listener;
+  readonly context: unknown;
+  readonly isOnce: boolean;
+}
+
+/** Calls listeners by the name of an event, in the order in which they were added. */
+export class Emitter<Events extends { [name in keyof Events]: unknown[] }> {
+  readonly #entries = new Map<keyof Events, readonly Entry[]>();
+
+  on<K extends keyof Events>(
+    event: K,
+    listener: (...args: Events[K]) => void,
+    context?: unknown,
+  ): this {
+    return this.#add(event, { listener, context, isOnce: false });
+  }
+
+  once<K extends keyof Events>(
+    event: K,
+    listener: (...args: Events[K]) => void,
+    context?: unknown,
+  ): this {
+    return this.#add(event, { listener, context, isOnce: true });
+  }
+
+  /** Removes one listener, or all of the event. */
+  off<K extends keyof Events>(event: K, listener?: (...args: Events[K]) => void): this {
+    const rest = (this.#entries.get(event) ?? []).filter(
+      (entry) => listener !== undefined && entry.listener !== listener,
+    );
+    if (rest.length > 0) this.#entries.set(event, rest);
+    else this.#entries.delete(event);
+    return this;
+  }
+
+  emit<K extends keyof Events>(event: K, ...args: Events[K]): void {
+    for (const entry of this.#entries.get(event) ?? []) {
+      if (entry.isOnce) this.off(event, entry.listener);
+      callSafely(() => entry.listener.apply(entry.context, args));
+    }
+  }
+
+  #add(event: keyof Events, entry: Entry): this {
+    this.#entries.set(event, [...(this.#entries.get(event) ?? []), entry]);
+    return this;
+  }
+}
+
+/** What an application's function throws is its own: reported as uncaught, never stopping us. */
+export function callSafely(call: () => void): void {
+  try {
+    call();
+  } catch (error) {
+    queueMicrotask(() => {
+      throw error;
+    });
+  }
+}

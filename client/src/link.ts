@@ -1,0 +1,694 @@
+/**
+ * The client's side of a Bayeux session: gets a transport, shakes hands, keeps one connect at the
+ * server, notices when the link is dead, and comes back to the same session or a new one.
+ *
+ * Knows nothing of subscriptions or applications: it carries messages and tells what happened.
+ */
+import { PandapushError } from "./error.js";
+import type { ConnectionType, Message } from "./message.js";
+import type { NetworkOptions, Platform } from "./platform.js";
+import { Reconnect } from "./reconnect.js";
+import type { Scheduler, SchedulerOptions } from "./scheduler.js";
+import { openEventSource } from "./transports/eventsource.js";
+import { openPolling } from "./transports/polling.js";
+import type { Transport, TransportListeners } from "./transports/transport.js";
+import { openWebSocket } from "./transports/websocket.js";
+
+/** `connecting` also while a lost connection is being replaced. */
+export type ClientState = "unconnected" | "connecting" | "connected" | "disconnected";
+
+export interface LinkOptions {
+  readonly platform: Platform;
+  readonly urlOf: (type: ConnectionType) => string;
+  readonly network: () => NetworkOptions;
+  /** A connection type, or `autodisconnect`. */
+  readonly isDisabled: (feature: string) => boolean;
+  readonly makeScheduler: (message: Message, options: SchedulerOptions) => Scheduler;
+  /** Until the server's advice says otherwise. */
+  readonly timeoutMs: number;
+  readonly intervalMs: number;
+  /** Wait before a message is sent again, and longest wait before the first new attempt. */
+  readonly retryMs: number | undefined;
+}
+
+export interface LinkListeners {
+  /** Extensions: pass a message on, changed or not, or null to drop it. */
+  readonly outgoing: (message: Message, pass: (message: Message | null) => void) => void;
+  readonly incoming: (message: Message, pass: (message: Message | null) => void) => void;
+  /** A message that answers no request. */
+  readonly event: (message: Message) => void;
+  /**
+   * A session begins that knows no subscriptions yet: what is requested now goes first.
+   * @param hasGap another session came before: what was published in between did not come
+   */
+  readonly session: (hasGap: boolean) => void;
+  /** Something that was published to this session did not come, or nobody knows. */
+  readonly gap: () => void;
+  readonly state: (state: ClientState) => void;
+  readonly up: () => void;
+  readonly down: () => void;
+  readonly handshakeRefused: (error: PandapushError) => void;
+}
+
+export interface RequestOptions {
+  readonly attempts?: number | undefined;
+  /** In seconds from now. */
+  readonly deadline?: number | undefined;
+}
+
+/** With the reply, a refusal's too, or without one when the message was given up. */
+type Settle = (reply: Message | undefined, error: PandapushError | undefined) => void;
+
+interface Request {
+  message: Message;
+  readonly settle: Settle;
+  /** undefined: a handshake or connect, which is never sent again as it is. */
+  readonly scheduler: Scheduler | undefined;
+  notBefore: number;
+  dueAt: number;
+}
+
+/** One attempt to have a transport, and the transport. */
+interface Way {
+  transport: Transport | undefined;
+}
+
+const openTimeoutMs = 5_000;
+const replyTimeoutMs = 10_000;
+/** How much later than advised a connect may be answered. */
+const connectGraceMs = 5_000;
+const probeTimeoutMs = 5_000;
+const usedUp = "its attempts or its time are used up";
+const tickMs = 1_000;
+/** A tick that comes this much too late means that the machine slept. */
+const sleptMs = 4_000;
+/** How many publications are remembered, to recognise those that come again. */
+const maxSeen = 2_048;
+/** When WebSockets did not work, how long until they are tried again: at first, and at most. */
+const firstUpgradeMs = 30_000;
+const lastUpgradeMs = 600_000;
+
+export class Link {
+  #state: ClientState = "unconnected";
+  #way: Way | undefined;
+  /** A session is agreed on and messages flow. */
+  #isEstablished = false;
+  #clientId: string | undefined;
+  #advice: { interval: number; timeout: number };
+  #queue: Request[] = [];
+  readonly #sent = new Map<string, Request>();
+  #lastId = 0;
+  #isFlushing = false;
+
+  readonly #reconnect: Reconnect;
+  #retryTimer: Timer | undefined;
+  #connectTimer: Timer | undefined;
+  #ticker: Timer | undefined;
+  #tickedAt = 0;
+  #attemptedAt = 0;
+  /** When a sign of life must have come; 0: none is awaited. */
+  #probeDueAt = 0;
+  #unwatch: (() => void) | undefined;
+
+  #hadSession = false;
+  /** The server says how many events it sent, so that what is missing is known. */
+  #received = 0;
+  readonly #seen = new Set<string>();
+  #mayHaveMissed = false;
+
+  #hasSocketWorked = false;
+  #socketFailures = 0;
+  #upgradeMs = firstUpgradeMs;
+  #upgradeTimer: Timer | undefined;
+  /** An open WebSocket that takes over when the current poll is answered. */
+  #better: Way | undefined;
+
+  constructor(
+    private readonly options: LinkOptions,
+    private readonly listeners: LinkListeners,
+  ) {
+    this.#advice = { interval: options.intervalMs, timeout: options.timeoutMs };
+    this.#reconnect = new Reconnect(options.retryMs ?? 1_000);
+  }
+
+  get state(): ClientState {
+    return this.#state;
+  }
+
+  get clientId(): string | undefined {
+    return this.#clientId;
+  }
+
+  /** Begins to connect, once. */
+  start(): void {
+    if (this.#state !== "unconnected") return;
+    this.#setState("connecting");
+    this.#tickedAt = Date.now();
+    this.#ticker = setInterval(() => this.#tick(), tickMs);
+    this.#unwatch = this.options.platform.watch({
+      awake: () => this.#awake(),
+      doubt: () => this.#probe(),
+      leave: () => this.#leave(),
+    });
+    void this.#attempt();
+  }
+
+  /**
+   * Sends a message as soon as there is a session, and again when its reply did not come.
+   * @param settle called once, with the reply or with what stopped it
+   * @returns a function that takes it back if it has not been sent yet; `settle` is not called
+   */
+  request(message: Message, { attempts, deadline }: RequestOptions, settle: Settle): () => void {
+    if (this.#state === "disconnected") {
+      settle(undefined, new PandapushError(null, [], "The client is disconnected"));
+      return () => {};
+    }
+    this.start();
+    message.id = this.#nextId();
+    if (this.#clientId !== undefined) message.clientId = this.#clientId;
+    let isTakenBack = false;
+    let request: Request | undefined;
+    this.listeners.outgoing(message, (passed) => {
+      if (passed === null || isTakenBack) return;
+      const scheduler = this.options.makeScheduler(passed, {
+        timeout: replyTimeoutMs / 1000,
+        interval: (this.options.retryMs ?? 0) / 1000,
+        attempts,
+        deadline: deadline === undefined ? undefined : Date.now() + deadline * 1000,
+      });
+      request = { message: passed, settle, scheduler, notBefore: 0, dueAt: 0 };
+      this.#queue.push(request);
+      this.#flushSoon();
+    });
+    return () => {
+      isTakenBack = true;
+      this.#queue = this.#queue.filter((queued) => queued !== request);
+    };
+  }
+
+  /** Takes leave of the server, and ends. */
+  disconnect(done: () => void): void {
+    if (!this.#isEstablished) {
+      this.#end("The client was disconnected");
+      done();
+      return;
+    }
+    const finish = (): void => {
+      this.#end("The client was disconnected");
+      done();
+    };
+    this.request({ channel: "/meta/disconnect" }, { attempts: 1, deadline: 2 }, finish);
+  }
+
+  // Getting a transport
+
+  async #attempt(): Promise<void> {
+    clearTimeout(this.#retryTimer);
+    this.#retryTimer = undefined;
+    this.#attemptedAt = Date.now();
+    const way: Way = { transport: undefined };
+    this.#way = way;
+    try {
+      const transport = await this.#open(way);
+      if (this.#way !== way) {
+        transport.close();
+        return;
+      }
+      way.transport = transport;
+    } catch (error) {
+      if (this.#way === way) this.#fail(error as Error);
+      return;
+    }
+    if (this.#clientId === undefined) this.#handshake();
+    else this.#connect(0);
+  }
+
+  async #open(way: Way): Promise<Transport> {
+    const { isDisabled } = this.options;
+    const hasPolling = !isDisabled("long-polling") || !isDisabled("eventsource");
+    // While the next try is set for later, polling it is.
+    if (this.#mayUseSocket() && this.#upgradeTimer === undefined) {
+      try {
+        const transport = await this.#openSocket(way);
+        this.#hasSocketWorked = true;
+        this.#socketFailures = 0;
+        this.#upgradeMs = firstUpgradeMs;
+        return transport;
+      } catch (error) {
+        this.#socketFailures += 1;
+        // Where WebSockets worked the server is away, more likely than that they are blocked now.
+        if (!hasPolling || (this.#hasSocketWorked && this.#socketFailures === 1)) throw error;
+      }
+    }
+    if (!hasPolling) throw new Error("No transport is left: all are disabled");
+    const { platform, urlOf, network } = this.options;
+    return openPolling(platform.post, urlOf("long-polling"), network, this.#listenTo(way));
+  }
+
+  #mayUseSocket(): boolean {
+    return this.options.platform.openSocket !== undefined && !this.options.isDisabled("websocket");
+  }
+
+  #openSocket(way: Way): Promise<Transport> {
+    const { platform, urlOf, network } = this.options;
+    if (platform.openSocket === undefined) throw new Error("There are no WebSockets here");
+    const listeners = this.#listenTo(way);
+    return openWebSocket(
+      platform.openSocket,
+      urlOf("websocket"),
+      network(),
+      openTimeoutMs,
+      listeners,
+    );
+  }
+
+  #listenTo(way: Way): TransportListeners {
+    return {
+      received: (messages) => {
+        if (this.#way === way) this.#receive(messages);
+      },
+      refused: (messages, error) => {
+        if (this.#way === way) this.#refuse(messages, error);
+      },
+      lost: (error) => {
+        if (this.#way === way) this.#fail(error);
+        else if (this.#better === way) this.#better = undefined;
+      },
+    };
+  }
+
+  /** Without a transport for some reason: what was under way waits, and a new attempt follows. */
+  #fail(error: Error, minDelayMs = 0): void {
+    const transport = this.#way?.transport;
+    transport?.close();
+    this.#way = undefined;
+    this.#dropBetter();
+    this.#probeDueAt = 0;
+    clearTimeout(this.#connectTimer);
+    clearTimeout(this.#retryTimer);
+    // A server that shuts down asks its clients to come back at different moments.
+    const advisedMs = transport?.type === "eventsource" ? 0 : this.#advice.interval;
+    const delayMs = Math.max(minDelayMs, advisedMs, this.#reconnect.nextDelayMs());
+    this.#retryTimer = setTimeout(() => void this.#attempt(), delayMs);
+
+    const wasEstablished = this.#isEstablished;
+    this.#isEstablished = false;
+    const underWay = [...this.#sent.values()].filter(({ scheduler }) => scheduler !== undefined);
+    this.#sent.clear();
+    // What was queued before a session could be had has been tried in vain as well.
+    if (!wasEstablished) for (const { scheduler } of this.#queue) scheduler?.send();
+    const failed = wasEstablished ? underWay : [...underWay, ...this.#queue];
+    for (const request of failed) {
+      request.scheduler?.fail();
+      request.notBefore = Date.now() + (request.scheduler?.getInterval() ?? 0) * 1000;
+    }
+    this.#queue = [...underWay, ...this.#queue];
+    if (wasEstablished) {
+      this.#mayHaveMissed = true;
+      this.#setState("connecting");
+      this.listeners.down();
+    }
+    this.#dropUndeliverable(error.message);
+  }
+
+  #dropUndeliverable(reason: string): void {
+    const isKept = (request: Request): boolean => request.scheduler?.isDeliverable() === true;
+    const dropped = this.#queue.filter((request) => !isKept(request));
+    if (dropped.length === 0) return;
+    this.#queue = this.#queue.filter(isKept);
+    for (const request of dropped) this.#giveUp(request, reason);
+  }
+
+  #giveUp({ scheduler, settle }: Request, reason: string): void {
+    scheduler?.abort();
+    settle(undefined, new PandapushError(null, [], `The message was not delivered: ${reason}`));
+  }
+
+  // The session
+
+  #handshake(): void {
+    const { isDisabled } = this.options;
+    const all: ConnectionType[] = ["websocket", "eventsource", "long-polling"];
+    const message: Message = {
+      channel: "/meta/handshake",
+      version: "1.0",
+      supportedConnectionTypes: all.filter((type) => !isDisabled(type)),
+      // The server is to count what it sends; others do not look at it.
+      ext: { pandapush: { count: true } },
+    };
+    this.#exchange(message, replyTimeoutMs, (reply) => {
+      this.#heed(reply);
+      if (reply.successful && typeof reply.clientId === "string") {
+        this.#clientId = reply.clientId;
+        this.#received = 0;
+        this.#openStream(reply);
+        return;
+      }
+      const error = PandapushError.from(reply);
+      this.listeners.handshakeRefused(error);
+      if (reply.advice?.reconnect === "none") this.#end(error.message);
+      else this.#fail(error, reply.advice?.interval);
+    });
+  }
+
+  /** Polling with events on a stream, where that works; then the session is established. */
+  #openStream({ supportedConnectionTypes = [] }: Message): void {
+    const way = this.#way;
+    const requests = way?.transport;
+    const { platform, urlOf, isDisabled } = this.options;
+    const isWanted =
+      requests?.type === "long-polling" &&
+      !isDisabled("eventsource") &&
+      supportedConnectionTypes.includes("eventsource");
+    const url = urlOf("eventsource").replace(/\/?$/, `/${this.#clientId}`);
+    const stream = isWanted ? platform.openStream?.(url) : undefined;
+    if (way === undefined || requests === undefined || stream === undefined) {
+      this.#establish(true);
+      return;
+    }
+    const go = (): void => {
+      if (this.#way === way) this.#establish(true);
+    };
+    openEventSource(stream, requests, openTimeoutMs, this.#listenTo(way)).then((transport) => {
+      if (this.#way !== way) return transport.close();
+      way.transport = transport;
+      go();
+    }, go);
+  }
+
+  #establish(isNew: boolean): void {
+    this.#isEstablished = true;
+    this.#reconnect.connected();
+    this.#setState("connected");
+    this.listeners.up();
+    if (isNew) {
+      const waiting = this.#queue;
+      this.#queue = [];
+      this.listeners.session(this.#hadSession);
+      this.#queue.push(...waiting);
+      this.#hadSession = true;
+    }
+    this.#mayHaveMissed = false;
+    this.#flush();
+    if (isNew) this.#connect();
+    this.#planUpgrade();
+  }
+
+  /** @param timeoutMs 0: to be answered at once, which says whether the session lives */
+  #connect(timeoutMs?: number): void {
+    const type = this.#way?.transport?.type;
+    if (type === undefined || this.#clientId === undefined) return;
+    const message: Message = {
+      channel: "/meta/connect",
+      clientId: this.#clientId,
+      connectionType: type,
+    };
+    if (timeoutMs !== undefined) message.advice = { timeout: timeoutMs };
+    const heldMs = timeoutMs ?? this.#advice.timeout;
+    this.#exchange(message, heldMs + connectGraceMs, (reply) => {
+      if (message.clientId !== this.#clientId) return;
+      this.#heed(reply);
+      if (!reply.successful) {
+        this.#loseSession(reply.advice?.reconnect, reply.advice?.interval);
+        return;
+      }
+      this.#compareCount(reply, type);
+      if (!this.#isEstablished) this.#establish(false);
+      this.#connectTimer = setTimeout(() => this.#connectAgain(), this.#advice.interval);
+    });
+  }
+
+  #connectAgain(): void {
+    const better = this.#better;
+    // Replies to what is under way would come to nobody.
+    if (better === undefined || this.#sent.size > 0) {
+      this.#connect();
+      return;
+    }
+    this.#better = undefined;
+    this.#way?.transport?.close();
+    this.#way = better;
+    this.#connect(0);
+  }
+
+  /** The server counts the events that it sent to this session: a smaller number came here. */
+  #compareCount({ ext }: Message, type: ConnectionType): void {
+    const sent = (ext?.pandapush as { sent?: unknown } | undefined)?.sent;
+    if (typeof sent !== "number") {
+      // Nobody knows what became of the events that were on their way.
+      if (this.#mayHaveMissed) this.listeners.gap();
+    } else if (type !== "eventsource" && sent > this.#received) {
+      this.#received = sent;
+      this.listeners.gap();
+    }
+    this.#mayHaveMissed = false;
+  }
+
+  /** The server does not know the session any more. */
+  #loseSession(reconnect: string | undefined, intervalMs = 0): void {
+    this.#clientId = undefined;
+    if (reconnect === "none") {
+      this.#end("The server advised not to come back");
+      return;
+    }
+    const wasEstablished = this.#isEstablished;
+    this.#isEstablished = false;
+    this.#setState("connecting");
+    clearTimeout(this.#connectTimer);
+    const delayMs = wasEstablished
+      ? intervalMs
+      : Math.max(intervalMs, this.#reconnect.nextDelayMs());
+    this.#connectTimer = setTimeout(() => this.#handshake(), delayMs);
+  }
+
+  #heed({ advice }: Message): void {
+    if (typeof advice?.interval === "number") this.#advice.interval = advice.interval;
+    if (typeof advice?.timeout === "number") this.#advice.timeout = advice.timeout;
+  }
+
+  // Messages
+
+  /** Sends a handshake or connect over the transport at hand. */
+  #exchange(message: Message, timeoutMs: number, answered: (reply: Message) => void): void {
+    message.id = this.#nextId();
+    const way = this.#way;
+    this.listeners.outgoing(message, (passed) => {
+      if (passed === null || this.#way !== way || way?.transport === undefined) return;
+      this.#sent.set(String(passed.id), {
+        message: passed,
+        settle: (reply) => {
+          if (reply !== undefined) answered(reply);
+        },
+        scheduler: undefined,
+        notBefore: 0,
+        dueAt: Date.now() + timeoutMs,
+      });
+      way.transport.send([passed]);
+    });
+  }
+
+  #flushSoon(): void {
+    if (this.#isFlushing) return;
+    this.#isFlushing = true;
+    // What is asked for in one turn travels together.
+    queueMicrotask(() => {
+      this.#isFlushing = false;
+      this.#flush();
+    });
+  }
+
+  #flush(): void {
+    const transport = this.#way?.transport;
+    if (!this.#isEstablished || transport === undefined) return;
+    this.#dropUndeliverable(usedUp);
+    const now = Date.now();
+    // In order: who must wait lets those behind wait too.
+    const end = this.#queue.findIndex(({ notBefore }) => notBefore > now);
+    const ready = this.#queue.splice(0, end === -1 ? this.#queue.length : end);
+    const messages: Message[] = [];
+    for (const request of ready) {
+      const { message, scheduler } = request;
+      if (scheduler === undefined) continue;
+      if (this.#clientId !== undefined) message.clientId = this.#clientId;
+      scheduler.send();
+      request.dueAt = now + scheduler.getTimeout() * 1000;
+      this.#sent.set(String(message.id), request);
+      messages.push(message);
+    }
+    if (messages.length > 0) transport.send(messages);
+  }
+
+  #receive(messages: readonly Message[]): void {
+    this.#probeDueAt = 0;
+    for (const message of messages) {
+      const id = String(message.id);
+      const request = message.successful === undefined ? undefined : this.#sent.get(id);
+      if (request !== undefined) this.#sent.delete(id);
+      else if (!this.#isNews(message)) continue;
+      this.listeners.incoming(message, (passed) => {
+        if (passed === null) return;
+        if (request === undefined) this.listeners.event(passed);
+        else this.#answer(request, passed);
+      });
+    }
+  }
+
+  /**
+   * Counts what the server sent by itself, and says whether it came for the first time. A server
+   * that cannot know whether something arrived sends it again; Pandapush's publications have ids
+   * with a `-`, other servers' ids are their publishers' own and repeat.
+   */
+  #isNews({ id }: Message): boolean {
+    if (typeof id === "string" && id.includes("-")) {
+      if (this.#seen.has(id)) return false;
+      this.#seen.add(id);
+      if (this.#seen.size > maxSeen) {
+        for (const oldest of this.#seen) {
+          this.#seen.delete(oldest);
+          break;
+        }
+      }
+    }
+    this.#received += 1;
+    return true;
+  }
+
+  #answer(request: Request, reply: Message): void {
+    const { scheduler, settle } = request;
+    if (scheduler !== undefined && reply.error?.startsWith("401:")) {
+      // The session ended between two connects: it is begun anew and the message sent again.
+      const isNews = this.#isEstablished && request.message.clientId === this.#clientId;
+      const sequence = sequenceOf(request);
+      const next = this.#queue.findIndex((other) => sequenceOf(other) > sequence);
+      this.#queue.splice(next === -1 ? this.#queue.length : next, 0, request);
+      if (isNews) this.#loseSession("handshake");
+      else this.#flushSoon();
+      return;
+    }
+    scheduler?.succeed();
+    if (scheduler === undefined || reply.successful) settle(reply, undefined);
+    else settle(reply, PandapushError.from(reply));
+  }
+
+  #refuse(messages: readonly Message[], error: PandapushError): void {
+    for (const message of messages) {
+      const request = this.#sent.get(String(message.id));
+      if (request === undefined) continue;
+      if (request.scheduler === undefined) {
+        this.#fail(error);
+        return;
+      }
+      this.#sent.delete(String(message.id));
+      request.settle(undefined, error);
+    }
+  }
+
+  #nextId(): string {
+    this.#lastId = (this.#lastId + 1) % 2 ** 32;
+    return this.#lastId.toString(36);
+  }
+
+  // Watching
+
+  #tick(): void {
+    const now = Date.now();
+    const hasSlept = now - this.#tickedAt > tickMs + sleptMs;
+    this.#tickedAt = now;
+    if (hasSlept) {
+      this.#awake();
+      return;
+    }
+    this.#dropUndeliverable(usedUp);
+    const isOverdue = [...this.#sent.values()].some(({ dueAt }) => dueAt < now);
+    if (isOverdue || (this.#probeDueAt > 0 && this.#probeDueAt < now)) {
+      this.#fail(new Error("The server did not answer in time"));
+    } else {
+      this.#flush();
+    }
+  }
+
+  /** The network came, the page is looked at, or the machine woke up. */
+  #awake(): void {
+    const isRecent = Date.now() - this.#attemptedAt < tickMs;
+    if (this.#retryTimer !== undefined && !isRecent) void this.#attempt();
+    else this.#probe();
+  }
+
+  #probe(): void {
+    if (!this.#isEstablished || this.#probeDueAt > 0) return;
+    this.#probeDueAt = Date.now() + probeTimeoutMs;
+    this.#way?.transport?.send([]);
+  }
+
+  #leave(): void {
+    if (this.#clientId === undefined || this.options.isDisabled("autodisconnect")) return;
+    const message: Message = {
+      channel: "/meta/disconnect",
+      clientId: this.#clientId,
+      id: this.#nextId(),
+    };
+    this.#way?.transport?.leave(message);
+  }
+
+  #planUpgrade(): void {
+    const isPolling = this.#way?.transport?.type === "long-polling";
+    if (!isPolling || !this.#mayUseSocket() || this.#upgradeTimer !== undefined) return;
+    this.#upgradeTimer = setTimeout(() => void this.#upgrade(), this.#upgradeMs);
+    this.#upgradeMs = Math.min(2 * this.#upgradeMs, lastUpgradeMs);
+  }
+
+  async #upgrade(): Promise<void> {
+    this.#upgradeTimer = undefined;
+    if (this.#way?.transport?.type !== "long-polling") return;
+    const way: Way = { transport: undefined };
+    this.#better = way;
+    try {
+      const transport = await this.#openSocket(way);
+      if (this.#better !== way) return transport.close();
+      way.transport = transport;
+      this.#hasSocketWorked = true;
+      this.#socketFailures = 0;
+    } catch {
+      // Blocked as before: polling goes on.
+      if (this.#better === way) this.#better = undefined;
+      this.#planUpgrade();
+    }
+  }
+
+  #dropBetter(): void {
+    this.#better?.transport?.close();
+    this.#better = undefined;
+  }
+
+  #setState(state: ClientState): void {
+    if (this.#state === state) return;
+    this.#state = state;
+    this.listeners.state(state);
+  }
+
+  #end(reason: string): void {
+    if (this.#state === "disconnected") return;
+    const wasEstablished = this.#isEstablished;
+    this.#isEstablished = false;
+    this.#clientId = undefined;
+    this.#way?.transport?.close();
+    this.#way = undefined;
+    this.#dropBetter();
+    for (const timer of [this.#retryTimer, this.#connectTimer, this.#upgradeTimer, this.#ticker]) {
+      clearTimeout(timer);
+    }
+    this.#unwatch?.();
+    const rest = [...this.#sent.values(), ...this.#queue];
+    this.#sent.clear();
+    this.#queue = [];
+    this.#setState("disconnected");
+    if (wasEstablished) this.listeners.down();
+    for (const request of rest) this.#giveUp(request, reason);
+  }
+}
+
+type Timer = ReturnType<typeof setTimeout>;
+
+function sequenceOf({ message }: Request): number {
+  return Number.parseInt(String(message.id), 36);
+}

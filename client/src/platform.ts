@@ -1,0 +1,64 @@
+/** What a browser and Node do differently. */
+
+/** The part of a WebSocket that is used. */
+export interface Socket {
+  onopen: (() => void) | null;
+  onmessage: ((event: { data: unknown }) => void) | null;
+  onclose: ((event: { code: number; reason: string }) => void) | null;
+  onerror: ((event: unknown) => void) | null;
+  send(text: string): void;
+  close(): void;
+}
+
+/** The part of an EventSource that is used. */
+export interface Stream {
+  onopen: (() => void) | null;
+  onmessage: ((event: { data: string }) => void) | null;
+  onerror: ((event: unknown) => void) | null;
+  close(): void;
+}
+
+export interface NetworkOptions {
+  readonly headers: Readonly<Record<string, string>>;
+  /** Node only. */
+  readonly proxy: ProxyOptions;
+  /** Node only: options of `tls.connect`, such as `ca`. */
+  readonly tls: object;
+  /** Node only: offers compression of frames. */
+  readonly compress: boolean;
+}
+
+export interface ProxyOptions {
+  /** Such as `http://proxy.example:3128`; unset: the variables `http_proxy` and `https_proxy`. */
+  readonly origin?: string | undefined;
+  readonly headers?: Readonly<Record<string, string>> | undefined;
+  readonly tls?: object | undefined;
+}
+
+export interface PostOptions extends NetworkOptions {
+  readonly signal: AbortSignal;
+  /** The page is being left: the request must outlive it. */
+  readonly isLast: boolean;
+}
+
+export interface Platform {
+  /** Where relative URLs begin; undefined where there is no page. */
+  readonly base: string | undefined;
+  /** undefined where there are no WebSockets. */
+  readonly openSocket: ((url: string, options: NetworkOptions) => Socket) | undefined;
+  /** undefined where there is no EventSource, or the URL is not of the page's own origin. */
+  readonly openStream: ((url: string) => Stream | undefined) | undefined;
+  /** Rejects when there is no answer. */
+  post(url: string, body: string, options: PostOptions): Promise<{ status: number; text: string }>;
+  /**
+   * Tells of changes in the world around the client.
+   * @returns a function that ends this
+   */
+  watch(listeners: {
+    /** The network came or the page is looked at again: what waits should be tried now. */
+    readonly awake: () => void;
+    /** The network seems to be gone: what is open should be looked at. */
+    readonly doubt: () => void;
+    readonly leave: () => void;
+  }): () => void;
+}

@@ -1,0 +1,49 @@
+import type { Platform, Socket, Stream } from "../platform.js";
+
+// The browser's own types demand an event of every listener that is called.
+export const browser: Platform = {
+  base: globalThis.location?.href,
+
+  openSocket:
+    typeof WebSocket === "undefined" ? undefined : (url) => new WebSocket(url) as unknown as Socket,
+
+  openStream:
+    typeof EventSource === "undefined"
+      ? undefined
+      : (url) =>
+          // Faye's server sends no CORS headers with a stream.
+          new URL(url).origin === globalThis.location?.origin
+            ? (new EventSource(url) as unknown as Stream)
+            : undefined,
+
+  async post(url, body, { headers, signal, isLast }) {
+    const response = await fetch(url, {
+      method: "POST",
+      headers: { "Content-Type": "application/json", ...headers },
+      body,
+      signal,
+      keepalive: isLast,
+      credentials: "include",
+      cache: "no-store",
+    });
+    return { status: response.status, text: await response.text() };
+  },
+
+  watch({ awake, doubt, leave }) {
+    const look = (): void => {
+      if (document.visibilityState === "visible") awake();
+    };
+    const targets: readonly [EventTarget | undefined, string, () => void][] = [
+      [globalThis.window, "online", awake],
+      [globalThis.window, "offline", doubt],
+      [globalThis.window, "beforeunload", leave],
+      [globalThis.document, "visibilitychange", look],
+    ];
+    for (const [target, event, listener] of targets) target?.addEventListener(event, listener);
+    return () => {
+      for (const [target, event, listener] of targets) {
+        target?.removeEventListener(event, listener);
+      }
+    };
+  },
+};

@@ -1,0 +1,68 @@
+/**
+ * A promise that can be watched in the ways of Faye as well, and whose failure stays silent when
+ * nobody listens to it.
+ */
+export class Deferred implements PromiseLike<undefined> {
+  readonly #promise: Promise<undefined>;
+  #resolve: () => void = () => {};
+  #reject: (error: Error) => void = () => {};
+
+  constructor() {
+    this.#promise = silent(
+      new Promise((resolve, reject) => {
+        this.#resolve = () => resolve(undefined);
+        this.#reject = reject;
+      }),
+    );
+  }
+
+  // biome-ignore lint/suspicious/noThenProperty: it is a promise to its users
+  then<A = undefined, B = never>(
+    fulfilled?: ((value: undefined) => A | PromiseLike<A>) | null,
+    rejected?: ((error: Error) => B | PromiseLike<B>) | null,
+  ): Promise<A | B> {
+    return silent(this.#promise.then(fulfilled, rejected));
+  }
+
+  catch<B = never>(
+    rejected?: ((error: Error) => B | PromiseLike<B>) | null,
+  ): Promise<undefined | B> {
+    return this.then(undefined, rejected);
+  }
+
+  finally(done?: (() => void) | null): Promise<undefined> {
+    return silent(this.#promise.finally(done));
+  }
+
+  /** As in Faye: `then` with one function. */
+  callback(fulfilled: () => void, context?: unknown): Promise<void> {
+    return this.then(() => fulfilled.call(context));
+  }
+
+  /** As in Faye: `catch`. */
+  errback(rejected: (error: Error) => void, context?: unknown): Promise<unknown> {
+    return this.then(undefined, (error) => rejected.call(context, error));
+  }
+
+  /** As in Faye: fails with `reason` when nothing has come after so many seconds. */
+  timeout(seconds: number, reason: Error): void {
+    const timer = setTimeout(() => this.#reject(reason), seconds * 1000);
+    const stop = (): void => clearTimeout(timer);
+    this.then(stop, stop);
+  }
+
+  /** @internal */
+  succeed(): void {
+    this.#resolve();
+  }
+
+  /** @internal */
+  fail(error: Error): void {
+    this.#reject(error);
+  }
+}
+
+function silent<T>(promise: Promise<T>): Promise<T> {
+  promise.catch(() => {});
+  return promise;
+}

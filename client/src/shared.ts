@@ -1,0 +1,23 @@
+export type {
+  ClientEvents,
+  ClientOptions,
+  Extension,
+  MessagesOptions,
+  PublishOptions,
+  ReceivedMessage,
+} from "./client.js";
+export { Publication } from "./client.js";
+export { PandapushError } from "./error.js";
+export type { ClientState } from "./link.js";
+export type { ConnectionType, Message } from "./message.js";
+export type { ProxyOptions } from "./platform.js";
+export { type PresenceEvents, PresenceRoom } from "./presence.js";
+export { Scheduler, type SchedulerOptions } from "./scheduler.js";
+export {
+  type MessageListener,
+  Subscription,
+  type SubscriptionEvents,
+  type SubscriptionState,
+  type TokenSource,
+} from "./subscription.js";
+export { VERSION } from "./version.js";

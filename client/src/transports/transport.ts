@@ -1,0 +1,62 @@
+import type { PandapushError } from "../error.js";
+import type { ConnectionType, Message } from "../message.js";
+
+/** One way to a server. It is used until it is lost or closed, and never again. */
+export interface Transport {
+  readonly type: ConnectionType;
+  /** Sends messages in order, in as few batches as servers take; none asks for a sign of life. */
+  send(messages: readonly Message[]): void;
+  /** The page is being left: sends one last message, whatever becomes of us. */
+  leave(message: Message): void;
+  /** No listener is called afterwards. */
+  close(): void;
+}
+
+export interface TransportListeners {
+  /** What the server sent, parsed; an empty batch is a sign of life. */
+  readonly received: (messages: readonly Message[]) => void;
+  /** The server will not take these, however often they come; everything else goes on. */
+  readonly refused: (messages: readonly Message[], error: PandapushError) => void;
+  /** It cannot be used any more. */
+  readonly lost: (error: Error) => void;
+}
+
+export interface Batch {
+  readonly messages: readonly Message[];
+  readonly text: string;
+}
+
+/** Well below what servers accept at least: Pandapush 256 KiB and 1000 messages, by default. */
+const maxBatchLength = 65_536;
+const maxBatchMessages = 100;
+
+/** A single message may be longer than a batch of several. */
+export function batchesOf(messages: readonly Message[]): Batch[] {
+  const batches: Batch[] = [];
+  let part: Message[] = [];
+  let texts: string[] = [];
+  let length = 0;
+  const finish = (): void => {
+    batches.push({ messages: part, text: `[${texts.join()}]` });
+    part = [];
+    texts = [];
+    length = 0;
+  };
+  for (const message of messages) {
+    const text = JSON.stringify(message);
+    const isFull = length + text.length > maxBatchLength || part.length === maxBatchMessages;
+    if (isFull && part.length > 0) finish();
+    part.push(message);
+    texts.push(text);
+    length += text.length;
+  }
+  if (part.length > 0 || messages.length === 0) finish();
+  return batches;
+}
+
+/** @throws Error when the text is no batch */
+export function parse(text: string): Message[] {
+  const value: unknown = JSON.parse(text);
+  const list: unknown[] = Array.isArray(value) ? value : [value];
+  return list.filter((item): item is Message => typeof item === "object" && item !== null);
+}

@@ -1,0 +1,89 @@
+import { PandapushError } from "../error.js";
+import type { Message } from "../message.js";
+import type { NetworkOptions, Platform, Socket } from "../platform.js";
+import {
+  type Batch,
+  batchesOf,
+  parse,
+  type Transport,
+  type TransportListeners,
+} from "./transport.js";
+
+/** RFC 6455, section 7.4.1: the peer does not take messages of this size. */
+const tooBig = 1009;
+
+/**
+ * Opens a socket.
+ * @throws Error when it does not open, or not within `timeoutMs`
+ */
+export function openWebSocket(
+  openSocket: NonNullable<Platform["openSocket"]>,
+  url: string,
+  options: NetworkOptions,
+  timeoutMs: number,
+  listeners: TransportListeners,
+): Promise<Transport> {
+  return new Promise((resolve, reject) => {
+    // The constructor throws on what is no URL.
+    const socket = openSocket(url.replace(/^http/, "ws"), options);
+    const fail = (why: string): void => {
+      clearTimeout(timer);
+      silence(socket);
+      reject(new Error(`The WebSocket to ${new URL(url).host} ${why}`));
+    };
+    const timer = setTimeout(() => fail("did not open in time"), timeoutMs);
+    socket.onclose = ({ code }) => fail(`was refused (${code})`);
+    // A close event follows each error.
+    socket.onerror = () => {};
+    socket.onopen = () => {
+      clearTimeout(timer);
+      resolve(transportOf(socket, listeners));
+    };
+  });
+}
+
+function transportOf(socket: Socket, { received, refused, lost }: TransportListeners): Transport {
+  let longest: Batch | undefined;
+  socket.onclose = ({ code, reason }) => {
+    const error = new Error(`The WebSocket was closed (${code}${reason && `: ${reason}`})`);
+    if (code === tooBig && longest !== undefined) {
+      refused(
+        longest.messages,
+        new PandapushError(null, [], "The message is too long for the server"),
+      );
+    }
+    lost(error);
+  };
+  socket.onmessage = ({ data }) => {
+    let messages: Message[];
+    try {
+      messages = parse(String(data));
+    } catch (error) {
+      silence(socket);
+      lost(error as Error);
+      return;
+    }
+    received(messages);
+  };
+  return {
+    type: "websocket",
+    send(messages) {
+      for (const batch of batchesOf(messages)) {
+        if (batch.text.length >= (longest?.text.length ?? 0)) longest = batch;
+        socket.send(batch.text);
+      }
+    },
+    leave(message) {
+      socket.send(JSON.stringify([message]));
+    },
+    close() {
+      silence(socket);
+    },
+  };
+}
+
+function silence(socket: Socket): void {
+  socket.onopen = socket.onmessage = socket.onclose = null;
+  socket.onerror = () => {};
+  socket.close();
+}
