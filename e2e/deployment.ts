@@ -19,6 +19,8 @@ const startMs = 30_000;
 export interface Deployment {
   /** Base URL without a trailing slash; Bayeux is at `<url>/push`. */
   readonly url: string;
+  /** npm `faye`'s own server knows neither keys nor presence. */
+  readonly isFaye: boolean;
   readonly appId: string;
   readonly keyId: string;
   readonly secret: string;
@@ -35,7 +37,9 @@ export const isForeign = process.env.PANDAPUSH_URL !== undefined;
  * `PANDAPUSH_URL`, `PANDAPUSH_APP_ID`, `PANDAPUSH_KEY_ID` and `PANDAPUSH_KEY_SECRET` in the
  * environment it starts nothing and gives that server instead.
  */
-export async function startServer(options: { readonly port?: number } = {}): Promise<Deployment> {
+export async function startServer(
+  options: { readonly port?: number; readonly environment?: NodeJS.ProcessEnv } = {},
+): Promise<Deployment> {
   if (isForeign) return foreignDeployment();
   if (!existsSync(cli)) throw new Error(`${cli} is missing: build first (npm run build)`);
 
@@ -45,20 +49,54 @@ export async function startServer(options: { readonly port?: number } = {}): Pro
   const [appId, keyId, secret] = [`app${id}`, `PSID${id}`, randomBytes(24).toString("base64url")];
   const url = `http://127.0.0.1:${port}`;
 
+  const environment = {
+    NODE_ENV: "production",
+    PORT: String(port),
+    DATABASE_PATH: path.join(directory, "db.sqlite"),
+    DEV_APPLICATION_ID: appId,
+    DEV_KEY_ID: keyId,
+    DEV_KEY_SECRET: secret,
+    BAYEUX_TIMEOUT_MS: String(holdMs),
+    ...options.environment,
+  };
+  // A directory of its own, so that no .env file of the checkout is read.
+  const run = await keepRunning([cli, "start"], directory, environment, `${url}/health_check.json`);
+  return {
+    url,
+    isFaye: false,
+    appId,
+    keyId,
+    secret,
+    restart: run.restart,
+    async stop() {
+      await run.stop();
+      await rm(directory, { recursive: true, force: true });
+    },
+  };
+}
+
+/** npm `faye`'s own server on a free port, which clients of ours must get on with as well. */
+export async function startFayeServer(): Promise<Deployment> {
+  const port = await freePort();
+  const script = fileURLToPath(new URL("faye-server.mjs", import.meta.url));
+  const environment = { PORT: String(port), TIMEOUT_SECONDS: String(holdMs / 1000) };
+  const url = `http://127.0.0.1:${port}`;
+  const run = await keepRunning([script], tmpdir(), environment, `${url}/health_check.json`);
+  const nobody = { appId: "app", keyId: "nobody", secret: "none" };
+  return { url, isFaye: true, ...nobody, restart: run.restart, stop: run.stop };
+}
+
+/** Starts a server and waits until it answers. */
+async function keepRunning(
+  command: readonly string[],
+  cwd: string,
+  environment: NodeJS.ProcessEnv,
+  healthUrl: string,
+): Promise<Pick<Deployment, "restart" | "stop">> {
   const start = async (): Promise<ChildProcess> => {
-    const child = spawn(process.execPath, [cli, "start"], {
-      // A directory of its own, so that no .env file of the checkout is read.
-      cwd: directory,
-      env: {
-        ...process.env,
-        NODE_ENV: "production",
-        PORT: String(port),
-        DATABASE_PATH: path.join(directory, "db.sqlite"),
-        DEV_APPLICATION_ID: appId,
-        DEV_KEY_ID: keyId,
-        DEV_KEY_SECRET: secret,
-        BAYEUX_TIMEOUT_MS: String(holdMs),
-      },
+    const child = spawn(process.execPath, command, {
+      cwd,
+      env: { ...process.env, ...environment },
       stdio: ["ignore", "pipe", "pipe"],
     });
     let output = "";
@@ -68,7 +106,7 @@ export async function startServer(options: { readonly port?: number } = {}): Pro
     child.stdout.on("data", keep);
     child.stderr.on("data", keep);
     const deadline = Date.now() + startMs;
-    while (!(await isHealthy(url))) {
+    while (!(await isHealthy(healthUrl))) {
       if (child.exitCode !== null) {
         throw new Error(`the server ended with ${child.exitCode}:\n${output}`);
       }
@@ -89,24 +127,18 @@ export async function startServer(options: { readonly port?: number } = {}): Pro
 
   let child = await start();
   return {
-    url,
-    appId,
-    keyId,
-    secret,
     async restart(signal) {
       await end(child, signal);
       child = await start();
     },
-    async stop() {
-      await end(child, "SIGKILL");
-      await rm(directory, { recursive: true, force: true });
-    },
+    stop: () => end(child, "SIGKILL"),
   };
 }
 
 function foreignDeployment(): Deployment {
   return {
     url: required("PANDAPUSH_URL").replace(/\/$/, ""),
+    isFaye: false,
     appId: required("PANDAPUSH_APP_ID"),
     keyId: required("PANDAPUSH_KEY_ID"),
     secret: required("PANDAPUSH_KEY_SECRET"),
@@ -122,7 +154,7 @@ function required(name: string): string {
 }
 
 async function isHealthy(url: string): Promise<boolean> {
-  return fetch(`${url}/health_check.json`).then(
+  return fetch(url).then(
     (response) => response.status === 200,
     () => false,
   );
@@ -165,13 +197,24 @@ export function signToken(deployment: Deployment, claims: Claims, secret = deplo
   return `${text}.${createHmac("sha256", secret).update(text).digest("base64url")}`;
 }
 
-/** Publishes over REST with key and secret; resolves when the server has acknowledged it. */
+/**
+ * Publishes over REST with key and secret, or to Faye's server as a Bayeux message; resolves when
+ * the server has acknowledged it.
+ */
 export async function publish(
   deployment: Deployment,
   channel: string,
   data: unknown,
 ): Promise<void> {
   const { url, keyId, secret } = deployment;
+  if (deployment.isFaye) {
+    const body = JSON.stringify({ channel, data });
+    const headers = { "Content-Type": "application/json" };
+    const answer = await fetch(`${url}/push`, { method: "POST", headers, body });
+    const [reply] = (await answer.json()) as { successful: boolean }[];
+    if (!reply?.successful) throw new Error(`publishing to ${channel} was refused`);
+    return;
+  }
   const response = await fetch(`${url}/channel${channel}`, {
     method: "POST",
     headers: {

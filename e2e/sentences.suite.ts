@@ -12,8 +12,15 @@ import { TcpProxy } from "./tcp-proxy.js";
 
 const nameOf = (kind: ClientKind) => `${kind.name} over ${kind.transport}`;
 
-/** What every stock client can rely on, over each transport; one `describe` per kind. */
-export function sentences(kinds: readonly ClientKind[], deployment: () => Deployment): void {
+/**
+ * What every client can rely on, over each transport; one `describe` per kind.
+ * @param isFaye the server is npm `faye`'s: what only Pandapush promises is left out
+ */
+export function sentences(
+  kinds: readonly ClientKind[],
+  deployment: () => Deployment,
+  { isFaye = false } = {},
+): void {
   describe.concurrent.each(kinds.map((kind) => [nameOf(kind), kind] as const))("%s", (_, kind) => {
     let client: StockClient;
     let other: StockClient;
@@ -27,6 +34,7 @@ export function sentences(kinds: readonly ClientKind[], deployment: () => Deploy
     afterAll(() => Promise.all([client?.close(), other?.close()]));
 
     const sentence = kind.oneAtATime ? it.sequential : it.concurrent;
+    const ours = isFaye ? it.skip : sentence;
     const fresh = (type: "public" | "private" | "presence") => freshChannel(deployment(), type);
     const keyAuth = () => ({ key: deployment().keyId, secret: deployment().secret });
     const tokenFor = (
@@ -132,7 +140,7 @@ export function sentences(kinds: readonly ClientKind[], deployment: () => Deploy
       expect(client.arrived(left)).toEqual(["before"]);
     });
 
-    sentence("is told why a subscription is refused, and goes on", async () => {
+    ours("is told why a subscription is refused, and goes on", async () => {
       const channel = fresh("private");
       const { appId, secret } = deployment();
       const refusal = async (pattern: string, auth?: { token: string }) =>
@@ -166,7 +174,7 @@ export function sentences(kinds: readonly ClientKind[], deployment: () => Deploy
       expect(await subscription.next()).toBe("after all");
     });
 
-    sentence("is a member of a presence channel until it disconnects", async () => {
+    ours("is a member of a presence channel until it disconnects", async () => {
       const channel = fresh("presence");
       const memberToken = (id: string, name: string) =>
         tokenFor(channel, { sub: true, presence: { id, name } });
@@ -198,7 +206,7 @@ export function sentences(kinds: readonly ClientKind[], deployment: () => Deploy
       expect(client.arrived(channel)).toHaveLength(3);
     });
 
-    sentence("needs a presence id to be a member", async () => {
+    ours("needs a presence id to be a member", async () => {
       const channel = fresh("presence");
       await expect(client.subscribe(channel, tokenFor(channel, { sub: true }))).rejects.toThrow(
         "No presence id specified in presence subscription",
@@ -219,7 +227,7 @@ export function sentences(kinds: readonly ClientKind[], deployment: () => Deploy
         expect(client.arrived(channel)).toHaveLength(2);
       });
 
-      sentence("is told why a publication is refused, and goes on", async () => {
+      ours("is told why a publication is refused, and goes on", async () => {
         const channel = fresh("public");
         const subscription = await client.subscribe(channel);
         const refusal = async (auth?: Parameters<StockClient["publish"]>[2]) =>
@@ -267,9 +275,11 @@ export function sentences(kinds: readonly ClientKind[], deployment: () => Deploy
         await proxy.cut();
         await publish(deployment(), channel, "meanwhile");
         proxy.mend();
-        expect(await subscription.next(3 * holdMs)).toBe("meanwhile");
+        // Faye's server answers a poll that is gone, and the message goes with it.
+        const isLost = isFaye && kind.transport === "long-polling";
+        if (!isLost) expect(await subscription.next(3 * holdMs)).toBe("meanwhile");
         await publish(deployment(), channel, "afterwards");
-        expect(await subscription.next()).toBe("afterwards");
+        expect(await subscription.next(3 * holdMs)).toBe("afterwards");
       } finally {
         await cutOff.close();
         await proxy.close();

@@ -1,6 +1,6 @@
 /** A connection that lasted this long ends a series of failures, in ms. */
 const stableMs = 10_000;
-const maxDelayMs = 30_000;
+const maxDelayMs = 20_000;
 
 /**
  * How long to wait before the next attempt: exponential backoff with full jitter, so that clients

@@ -143,7 +143,7 @@ export function fayeInChromium(
   };
 }
 
-/** Our own client, as the server hands it out at `/client.js`, driven as a Faye client. */
+/** Our own client, the script of `/client.js`, driven as a Faye client. */
 export function pandapush2InChromium(
   browser: () => Chromium,
   origin: Origin,
@@ -159,7 +159,8 @@ export function pandapush2InChromium(
     open: (url) =>
       StockClient.open(async (report) => {
         const page = await browser().page(url, origin);
-        await page.addScriptTag({ url: `${url}/client.js` });
+        // Read from the package, so that pages of other servers can be given it too.
+        await page.addScriptTag({ path: require.resolve("pandapush-client/pandapush.min.js") });
         return link(
           page,
           report,
