@@ -1,5 +1,7 @@
 /** `npm run dev`: the server, built and started again whenever a source file changes. */
-import { cli, launch, prepare, runScript, say, signal, tsc } from "./prepare.mjs";
+import { utimesSync, watch } from "node:fs";
+import { join } from "node:path";
+import { cli, launch, prepare, root, runScript, say, signal, tsc } from "./prepare.mjs";
 
 /** What has not ended this long after it was asked to is killed, in ms. */
 const patienceMs = 10_000;
@@ -11,9 +13,11 @@ await runScript(async () => {
     [tsc, "-b", "server", "--watch", "--preserveWatchOutput"],
     ["--watch", "--watch-preserve-output", cli, "start", ...process.argv.slice(2)],
   ].map((args) => launch(process.execPath, args));
+  const watchers = watchFilesReadAtStart();
   const asked = new Promise((resolve) => process.once("SIGINT", resolve).once("SIGTERM", resolve));
   // One part without the other would look alive and do nothing.
   await Promise.race([asked, ...parts.map(({ ended }) => ended)]);
+  for (const watcher of watchers) watcher.close();
   for (const { child } of parts) signal(child, "SIGTERM");
   const killing = setTimeout(() => {
     for (const { child } of parts) signal(child, "SIGKILL");
@@ -21,3 +25,17 @@ await runScript(async () => {
   await Promise.all(parts.map(({ ended }) => ended));
   clearTimeout(killing);
 });
+
+/**
+ * `node --watch` sees only what is imported, and `--watch-path` only what exists already. What the
+ * server reads at its start, changed or new, counts as a change of its first module.
+ */
+function watchFilesReadAtStart() {
+  const startAgain = () => utimesSync(cli, new Date(), new Date());
+  return [
+    watch(join(root, "server/public"), startAgain),
+    watch(root, (_event, name) => {
+      if (name === ".env") startAgain();
+    }),
+  ];
+}

@@ -1,36 +1,50 @@
-/* The welcome page: listens to ?channel= through Faye's browser client and shows what arrives. */
+/* The welcome page: listens to ?channel= and shows what arrives. */
 (() => {
   const maxShown = 100;
+  const publishable = /^\/[\w~-]+\/(?:public|private|presence)(?:\/[\w~-]+)*$/;
   const byId = (id) => document.getElementById(id);
   const channel = (new URLSearchParams(location.search).get("channel") ?? "").trim();
-
   showExamples();
   showVersion();
   for (const button of document.querySelectorAll(".copy")) {
     button.addEventListener("click", () => copy(button));
   }
-  if (window.Faye === undefined) show("offline", "client script did not load");
-  else listen(new Faye.Client("/push"));
+  byId("listen").addEventListener("submit", hideToken);
+  window.addEventListener("hashchange", () => location.reload());
+  if (window.Pandapush === undefined) show("offline", "client script did not load");
+  else listen(new Pandapush.Client("/push"));
 
   function listen(client) {
-    client.on("transport:up", () => show("online", "connected"));
-    client.on("transport:down", () => show("offline", "reconnecting"));
+    client.on("state", (state) => {
+      if (state === "connected") show("online", state);
+      else show("offline", "reconnecting");
+    });
     if (channel === "") {
       client.connect();
       return;
     }
+    const token = tokenOf(location.hash);
     byId("channel").value = channel;
+    byId("token").value = token ?? "";
     byId("feed").hidden = false;
-    client
-      .subscribe(channel)
-      .withChannel(addMessage)
-      .then(
-        () => {
-          byId("advice").hidden = true;
-          tell("listening", `Listening to ${channel}; publish something below.`);
-        },
-        (error) => tell("refused", `Not listening: ${error.message}`),
+    const subscription = client.subscribeTo(channel, token, addMessage);
+    client.on("transport:down", () => tell("offline", "Not connected; trying again…"));
+    client.on("transport:up", () => {
+      if (subscription.state === "subscribed") showListening();
+    });
+    subscription
+      .on("subscribed", showListening)
+      .on("resubscribed", showListening)
+      .on("gap", () => addNote("Something may have been missed here."))
+      .on("refused", ({ message, detail = "" }) =>
+        tell("refused", `Not listening: ${message}. ${detail}`.trim()),
       );
+  }
+
+  function showListening() {
+    byId("advice").hidden = true;
+    const hint = byId("messages").children.length === 0 ? "; publish something below." : "";
+    tell("listening", `Listening to ${channel}${hint}`);
   }
 
   function show(state, text) {
@@ -45,8 +59,24 @@
     output.textContent = text;
   }
 
-  function addMessage(from, data) {
-    tell("listening", `Listening to ${channel}`);
+  /** A token travels behind the #, where no server and no log sees it. */
+  function tokenOf(hash) {
+    return new URLSearchParams(hash.slice(1)).get("token");
+  }
+
+  function hideToken() {
+    const token = byId("token").value.trim();
+    byId("listen").action = token === "" ? "/" : `/#token=${encodeURIComponent(token)}`;
+  }
+
+  function addNote(text) {
+    const item = document.createElement("li");
+    item.className = "note";
+    item.textContent = text;
+    byId("messages").prepend(item);
+  }
+
+  function addMessage(data, from) {
     const item = document.createElement("li");
     const head = document.createElement("div");
     const time = document.createElement("time");
@@ -61,6 +91,7 @@
     const list = byId("messages");
     list.prepend(item);
     while (list.children.length > maxShown) list.lastElementChild.remove();
+    showListening();
   }
 
   /** On one line while it is short. */
@@ -72,16 +103,23 @@
   function showExamples() {
     // Publishing takes a name where listening also takes a pattern.
     const target = channel.replace(/\*{1,2}$/, "hello") || "/APP_ID/public/hello";
+    if (!publishable.test(target)) {
+      for (const id of ["curl", "snippet"]) byId(id).closest("section").hidden = true;
+      return;
+    }
     byId("curl").firstChild.textContent =
       `curl -u KEY_ID:KEY_SECRET -H 'Content-Type: application/json' ` +
       `-d '{"text":"hello"}' ${location.origin}/channel${target}`;
     byId("snippet").firstChild.textContent = [
-      `<script src="${location.origin}/push/client.js"></script>`,
+      `<script src="${location.origin}/client.js"></script>`,
       "<script>",
-      `  const client = new Faye.Client("${location.origin}/push");`,
+      `  const client = new Pandapush.Client("${location.origin}/push");`,
       `  client.subscribe(${JSON.stringify(channel || target)}, (message) => {`,
       "    console.log(message);",
-      "  });",
+      "  }).then(",
+      '    () => console.log("listening"),',
+      "    (error) => console.error(error.message),",
+      "  );",
       "</script>",
     ].join("\n");
   }

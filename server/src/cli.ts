@@ -1,11 +1,13 @@
 #!/usr/bin/env node
-import { basename, relative } from "node:path";
+import { existsSync } from "node:fs";
+import { basename, relative, resolve } from "node:path";
 import { type AppId, type KeyId, type PresenceInfo, parseChannel } from "@pandapush/protocol";
 import { Command, CommanderError, InvalidArgumentError } from "commander";
 import { signToken } from "./auth/token.js";
 import { type Config, readConfig, readEnvironment } from "./config.js";
 import { writeDocs } from "./docs.js";
 import { parseEnd } from "./duration.js";
+import { shellWord } from "./first-steps.js";
 import { openStore } from "./storage/sql.js";
 import type { Application, Key, Store } from "./storage/store.js";
 
@@ -22,18 +24,24 @@ const program = new Command("pandapush")
   .description("Self-hosted, multi-tenant web pub/sub.")
   .option("--json", "print the result as JSON")
   .configureHelp({ showGlobalOptions: true })
-  .showHelpAfterError()
+  // Commander itself shows help instead of the fault when a wrong command has --help behind it.
+  .addHelpText("beforeAll", ({ command }) => {
+    refuseUnknown(command);
+    return "";
+  })
   .addHelpText(
     "after",
     `
 Examples:
   pandapush start
   pandapush app add "My shop"
-  pandapush key add <appId> --purpose "web shop" --expires P1Y
-  pandapush token <appId> <keyId> "/<appId>/private/*" --sub --expires PT8H
+  pandapush key add APP_ID --purpose "web shop" --expires P1Y
+  pandapush token APP_ID KEY_ID "/APP_ID/private/*" --sub --expires PT8H
 
-The same environment variables, and the same .env file in the working directory, as for the
-server say which database is meant (DATABASE_PATH).`,
+What a command takes: pandapush <command> --help
+
+The same environment variables, and the same .env file in the working
+directory, as for the server say which database is meant (DATABASE_PATH).`,
   )
   .exitOverride();
 
@@ -51,7 +59,7 @@ program
   .command("migrate")
   .description("create or update the tables of the database; the server does it at start, too")
   .action(() =>
-    withStore(async (_store, config) => {
+    withNewStore(async (_store, { config }) => {
       print({ database: config.database.path }, [`${config.database.path} is up to date.`]);
     }),
   );
@@ -61,11 +69,11 @@ const app = program.command("app").description("applications");
 app
   .command("add")
   .description("make an application")
-  .argument("<name>", "for people; need not be unique")
+  .argument("<name>", "for people; need not be unique", parseName)
   .option("--id <id>", "its id, the first segment of its channels (default: made up)", parseId)
   .option("--user <user>", "its creator and first admin", "admin")
   .action((name: string, { id, user }: { id?: string; user: string }) =>
-    withStore(async (store) => {
+    withNewStore(async (store, { databasePath }) => {
       if (id !== undefined && (await store.findApplication(id as AppId)) !== undefined) {
         throw new Failure(`An application with the id ${id} exists already.`);
       }
@@ -76,7 +84,8 @@ app
       });
       print(applicationJson(added), [
         `Application ${name}`,
-        `  id  ${added.id}`,
+        `  id        ${added.id}`,
+        `  database  ${databasePath}`,
         "",
         "Next, make a key for it:",
         `  ${commandName()} key add ${added.id} --purpose "my first key"`,
@@ -88,12 +97,17 @@ app
   .command("list")
   .description("show all applications")
   .action(() =>
-    withStore(async (store) => {
+    withStore(async (store, { databasePath }) => {
       const applications = await store.applications();
       print(
         applications.map(applicationJson),
         applications.length === 0
-          ? ["No applications yet.", "", "Make one:", `  ${commandName()} app add "My shop"`]
+          ? [
+              `No applications yet in ${databasePath}.`,
+              "",
+              "Make one:",
+              `  ${commandName()} app add "My shop"`,
+            ]
           : table(
               ["ID", "NAME", "CREATED BY", "CREATED"],
               applications.map((a) => [a.id, a.name, a.createdBy, day(a.createdAt)]),
@@ -123,7 +137,7 @@ key
   .option("--expires <end>", `${durationHelp} (default: never)`, parseExpires)
   .option("--user <user>", "its creator", "admin")
   .action((appId: string, options: { purpose?: string; expires?: Date; user: string }) =>
-    withStore(async (store, config) => {
+    withStore(async (store, { config, isPortSet }) => {
       const { purpose = null, expires = null, user } = options;
       const added = await addKey(store, appId, { createdBy: user, purpose, expires });
       print(newKeyJson(added), [
@@ -132,9 +146,13 @@ key
         `  expires  ${added.expires?.toISOString() ?? "never"}`,
         "",
         "Keep the secret now: it is not shown again. With the server running, publish a message:",
-        `  curl -u ${added.id}:${added.secret} \\`,
+        `  curl -u ${shellWord(`${added.id}:${added.secret}`)} \\`,
         `    -H 'Content-Type: application/json' -d '{"text":"hello"}' \\`,
         `    http://localhost:${config.port}/channel/${appId}/public/news`,
+        // The server may have been started with a PORT that this terminal does not know.
+        ...(isPortSet
+          ? []
+          : [`  (${config.port} is the default port: use the one your server runs on)`]),
         "",
         "Or sign a token, for a browser to subscribe to private channels:",
         `  ${commandName()} token ${appId} ${added.id} '/${appId}/private/*' --sub`,
@@ -200,29 +218,31 @@ program
     return printToken(appId, keyId, channel, options);
   });
 
-// The commands of Pandapush 2.2, whose scripts go on working: they print JSON only.
+// Scripts of Pandapush 2.2 go on working.
+
+program.commandsGroup("Commands of Pandapush 2.2, which print JSON only:");
 
 program
   .command("add")
-  .description("as in Pandapush 2.2: make an application")
+  .description("make an application (now: app add)")
   .argument("<name>")
   .argument("<username>", "its creator and first admin")
   .action((name: string, username: string) =>
-    withStore(async (store) => {
+    withNewStore(async (store) => {
       printJson(applicationJson(await store.addApplication({ name, createdBy: username })));
     }),
   );
 
 program
   .command("show")
-  .description("as in Pandapush 2.2: show all applications")
+  .description("show all applications (now: app list)")
   .action(() =>
     withStore(async (store) => printJson((await store.applications()).map(applicationJson))),
   );
 
 program
   .command("addKey")
-  .description("as in Pandapush 2.2: make a key")
+  .description("make a key (now: key add)")
   .argument("<applicationId>")
   .argument("<username>")
   .argument("<purpose>")
@@ -236,7 +256,7 @@ program
 
 program
   .command("genToken")
-  .description("as in Pandapush 2.2: sign a channel token, and print it")
+  .description("sign a channel token, and print it (now: token)")
   .argument("<applicationId>")
   .argument("<keyId>")
   .argument("<channel>")
@@ -251,6 +271,24 @@ program
   .action(async () => {
     for (const path of await writeDocs()) console.log(path);
   });
+
+// Only here the names alone, which leave room for their descriptions.
+program.configureHelp({ showGlobalOptions: true, subcommandTerm: (command) => command.name() });
+pointToHelp(program, commandName());
+
+/** What a fault in usage ends with; the whole help would push the fault off the screen. */
+function pointToHelp(command: Command, name: string): void {
+  command.showHelpAfterError(`See: ${name} --help`);
+  for (const sub of command.commands) pointToHelp(sub, `${name} ${sub.name()}`);
+}
+
+function refuseUnknown(command: Command): void {
+  const [first, second] = command.args;
+  const name = (first === "help" ? second : first) ?? "";
+  if (command.commands.length === 0 || name === "" || name === "help") return;
+  if (name.startsWith("-") || command.commands.some((sub) => sub.name() === name)) return;
+  command.error(`error: unknown command '${name}'`);
+}
 
 interface TokenOptions {
   readonly pub?: true;
@@ -311,14 +349,50 @@ function noSuchKey(appId: string, keyId: string): Failure {
   );
 }
 
-async function withStore(work: (store: Store, config: Config) => Promise<void>): Promise<void> {
-  const { config } = readConfig(readEnvironment());
-  const store = await openStore(config.database);
+interface Settings {
+  readonly config: Config;
+  readonly isPortSet: boolean;
+  /** Absolute: a person may be in another folder than the server. */
+  readonly databasePath: string;
+}
+
+type Work = (store: Store, settings: Settings) => Promise<void>;
+
+/** For what works in a new database, too: it is made when it is missing. */
+async function withNewStore(work: Work, settings = readSettings()): Promise<void> {
+  const store = await openStore(settings.config.database);
   try {
-    await work(store, config);
+    await work(store, settings);
   } finally {
     await store.close();
   }
+}
+
+/** For what finds nothing in a new database: a missing one is a wrong folder. */
+async function withStore(work: Work): Promise<void> {
+  const settings = readSettings();
+  if (!existsSync(settings.databasePath)) {
+    throw new Failure(
+      `No database at ${settings.databasePath}\n` +
+        "Run this in the folder where the server runs, or set DATABASE_PATH.",
+    );
+  }
+  await withNewStore(work, settings);
+}
+
+function readSettings(): Settings {
+  const environment = readEnvironment();
+  const { config } = readConfig(environment);
+  return {
+    config,
+    isPortSet: (environment.PORT ?? "") !== "",
+    databasePath: resolve(config.database.path),
+  };
+}
+
+function parseName(text: string): string {
+  if (text.trim() !== "" && text.length <= 255) return text;
+  throw new InvalidArgumentError("A name has 1 to 255 characters, and not only blanks.");
 }
 
 function parseId(text: string): string {
@@ -338,7 +412,7 @@ function parsePresence(text: string): PresenceInfo {
   try {
     value = JSON.parse(text);
   } catch (error) {
-    throw new InvalidArgumentError(`It is not JSON: ${String(error)}`);
+    throw new InvalidArgumentError(`It is not JSON: ${(error as SyntaxError).message}`);
   }
   if (typeof value === "object" && value !== null && "id" in value) {
     const { id } = value;

@@ -1,8 +1,12 @@
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { expect, test } from "vitest";
+import { afterEach, expect, test, vi } from "vitest";
 import { ConfigError, describeVariables, readConfig, readEnvironment } from "./config.js";
+
+afterEach(() => {
+  vi.unstubAllEnvs();
+});
 
 function faults(env: NodeJS.ProcessEnv): readonly string[] {
   try {
@@ -146,6 +150,9 @@ test("misspelt variables are noticed, those of other programs are not", () => {
     MAX_MESAGE_BYTES: "1",
     MAX_FISH: "1",
     TRUSTPROXY: "1",
+    PORTS: "1",
+    PANDAPUSH_PORT: "1",
+    PANDAPUSH_FISH: "1",
     PATH: "/bin",
     HOME: "/root",
     NODE_ENV: "production",
@@ -157,6 +164,9 @@ test("misspelt variables are noticed, those of other programs are not", () => {
     "MAX_MESAGE_BYTES is unknown; did you mean MAX_MESSAGE_BYTES?",
     "MAX_FISH is unknown and has no effect",
     "TRUSTPROXY is unknown; did you mean TRUST_PROXY?",
+    "PORTS is unknown; did you mean PORT?",
+    "PANDAPUSH_PORT is unknown; did you mean PORT?",
+    "PANDAPUSH_FISH is unknown and has no effect",
   ]);
 });
 
@@ -172,4 +182,12 @@ test("the .env file of a folder completes the environment, which wins", async ()
   await rm(folder, { recursive: true });
   expect(readEnvironment(folder)).toEqual(process.env);
   expect(process.env.PANDAPUSH_TEST).toBeUndefined();
+});
+
+test("an empty variable of the environment does not hide the one in .env", async () => {
+  const folder = await mkdtemp(join(tmpdir(), "pandapush-config-"));
+  await writeFile(join(folder, ".env"), "PORT=4700\n");
+  vi.stubEnv("PORT", "");
+  expect(readConfig(readEnvironment(folder)).config.port).toBe(4700);
+  await rm(folder, { recursive: true });
 });

@@ -360,7 +360,7 @@ const unusedNames = [
 
 /** Unknown names that begin so are taken for misspelt ones of ours. */
 const families =
-  /^(?:ADMIN|AUTH|BAYEUX|CACHE|CG|DATABASE|DEV|DRAIN|KEY_STATS|LOG|MAX|OKTA|PING|REDIS|STATISTICS|STATSD|TRUST|UNBOUND)_/;
+  /^(?:ADMIN|AUTH|BAYEUX|CACHE|CG|DATABASE|DEV|DRAIN|KEY_STATS|LOG|MAX|OKTA|PANDAPUSH|PING|REDIS|STATISTICS|STATSD|TRUST|UNBOUND)_/;
 
 /** What container orchestrators inject for a service named, say, `redis`. */
 const injectedName = /_(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT_\d+_(?:TCP|UDP)(?:_\w+)?)$/;
@@ -426,7 +426,7 @@ export function readConfig(env: NodeJS.ProcessEnv): { config: Config; warnings: 
 
 /**
  * The process's environment, completed from the `.env` file of the working directory.
- * What is set in the environment wins.
+ * What is set in the environment, and not empty, wins.
  */
 export function readEnvironment(directory = process.cwd()): NodeJS.ProcessEnv {
   let file: Buffer;
@@ -438,7 +438,8 @@ export function readEnvironment(directory = process.cwd()): NodeJS.ProcessEnv {
     }
     throw error;
   }
-  return { ...parseDotenv(file), ...process.env };
+  const set = Object.entries(process.env).filter(([, value]) => value !== "");
+  return { ...parseDotenv(file), ...Object.fromEntries(set) };
 }
 
 /** The variables in the order of their groups, for the documentation. */
@@ -518,12 +519,16 @@ function warnings(env: NodeJS.ProcessEnv): string[] {
   return result;
 }
 
-/** The known name that differs in at most two letters; short names have too many neighbours. */
+/**
+ * The known name that is `name` without a prefix of ours, or differs from it in at most two
+ * letters; short names have so many neighbours that one letter must do.
+ */
 function nearest(name: string, candidates: readonly string[]): string | undefined {
-  if (name.length < 7) return undefined;
-  return candidates.find(
-    (candidate) => candidate.length >= 7 && editDistance(name, candidate) <= 2,
-  );
+  const bare = name.replace(/^PANDAPUSH_/, "");
+  return candidates.find((candidate) => {
+    const isShort = Math.min(bare.length, candidate.length) < 7;
+    return editDistance(bare, candidate) <= (isShort ? 1 : 2);
+  });
 }
 
 /** Levenshtein's: letters to insert, remove or replace. */

@@ -199,7 +199,7 @@ export const catalogue = {
   unsupportedType: {
     text: "Unsupported content type",
     http: 415,
-    help: "Send Content-Type: application/json or application/x-www-form-urlencoded.",
+    help: "Send Content-Type: application/json or application/x-www-form-urlencoded; multipart forms (curl -F) are not taken.",
     retry: "no",
   },
   emptyBody: {
@@ -223,7 +223,7 @@ export const catalogue = {
   notFound: {
     text: "Not found",
     http: 404,
-    help: "Nothing is served at this address.",
+    help: "Nothing is here; publish with POST /channel/<applicationId>/<public|private|presence>/…",
     retry: "no",
   },
   // Limits
@@ -277,13 +277,20 @@ export type ErrorCode = keyof typeof catalogue;
 export const closeCodes = {
   normal: { code: 1000, reason: "" },
   goingAway: { code: 1001, reason: "Server is shutting down" },
+  notUtf8: { code: 1007, reason: "Not UTF-8" },
   slowConsumer: { code: 4008, reason: "Slow consumer" },
   idle: { code: 4009, reason: "Never connected" },
 } as const;
 
-/** A refusal that a client is told about. Thrown where the fault is known. */
-export class Refusal extends Error {
-  override readonly name = "Refusal";
+/**
+ * A refusal that a client is told about. Thrown where the fault is known.
+ *
+ * It is an `Error` without a stack: one request can cause a thousand refusals, and recording where
+ * each was thrown would cost more than all the rest of answering it.
+ */
+export class Refusal implements Error {
+  readonly name = "Refusal";
+  readonly message: string;
 
   /**
    * @param params of the Bayeux form `code:param,param:text`
@@ -294,7 +301,7 @@ export class Refusal extends Error {
     readonly params: readonly string[] = [],
     private readonly detail?: string,
   ) {
-    super(catalogue[code].text);
+    this.message = catalogue[code].text;
   }
 
   get help(): string {
@@ -326,3 +333,5 @@ export class Refusal extends Error {
     };
   }
 }
+
+Object.setPrototypeOf(Refusal.prototype, Error.prototype);

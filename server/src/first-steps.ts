@@ -36,10 +36,17 @@ export async function findFirstSteps(store: Store): Promise<FirstSteps | undefin
   return key && { appId: app.id, keyId: key.id, secret: key.secret };
 }
 
+/** A word for a command line that people paste: as it is, or quoted where a shell would change it. */
+export function shellWord(text: string): string {
+  // `~` at the beginning of a word stands for a home folder.
+  const isPlain = /^[A-Za-z0-9_.~:-]+$/.test(text) && !text.startsWith("~");
+  return isPlain ? text : `'${text.replaceAll("'", "'\\''")}'`;
+}
+
 /** @param url where the server answers, without a path */
 export function firstScreen(url: string, version: string, steps: FirstSteps | undefined): string {
-  const appId = steps?.appId ?? "<application id>";
-  const credentials = steps ? `${steps.keyId}:${steps.secret}` : "<key id>:<key secret>";
+  const appId = steps?.appId ?? "APP_ID";
+  const credentials = steps ? shellWord(`${steps.keyId}:${steps.secret}`) : "KEY_ID:KEY_SECRET";
   const channel = `/${appId}/public/hello`;
   const lines = [
     `Pandapush ${version} is running at ${url}`,
@@ -53,8 +60,8 @@ export function firstScreen(url: string, version: string, steps: FirstSteps | un
     `curl -u ${credentials} -H 'Content-Type: application/json' -d '{"text":"hello"}' ${url}/channel${channel}`,
     "",
     steps
-      ? `Your own application:  npx pandapush app add "My app"  (then: npx pandapush key add <application id>)`
-      : "Applications:  npx pandapush app list   Keys:  npx pandapush key add <application id>",
+      ? `Your own application:  npx pandapush app add "My app"  (then: npx pandapush key add APP_ID)`
+      : "Applications:  npx pandapush app list   Keys:  npx pandapush key add APP_ID",
     "Stop with Ctrl-C.",
     "",
   ];

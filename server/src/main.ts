@@ -1,6 +1,6 @@
 /** The process: configuration in, a server out, and a calm end on SIGTERM. */
 import { readFileSync } from "node:fs";
-import { ConfigError, readConfig, readEnvironment } from "./config.js";
+import { type Config, ConfigError, readConfig, readEnvironment } from "./config.js";
 import { findFirstSteps, firstScreen } from "./first-steps.js";
 import { createLog, type Log } from "./observe.js";
 import { type RunningServer, startServer } from "./server.js";
@@ -28,7 +28,7 @@ export async function main(): Promise<number> {
     server = await startServer(config, log, build);
   } catch (error) {
     log.debug({ err: error }, "start failed");
-    process.stderr.write(`Pandapush cannot start: ${describe(error, config.port)}\n`);
+    process.stderr.write(`Pandapush cannot start: ${describe(error, config)}\n`);
     return 1;
   }
   endOnSignals(server, log);
@@ -80,9 +80,18 @@ function readVersion(): string {
   return (JSON.parse(readFileSync(file, "utf8")) as { version: string }).version;
 }
 
-function describe(error: unknown, port: number): string {
+function describe(error: unknown, { port, host }: Config): string {
   const { code, message } = error as NodeJS.ErrnoException;
-  if (code === "EADDRINUSE") return `port ${port} is in use. Choose another one with PORT.`;
-  if (code === "EACCES") return `this user may not listen on port ${port}. Choose one above 1023.`;
-  return message;
+  switch (code) {
+    case "EADDRINUSE":
+      return `port ${port} is in use. Choose another one with PORT.`;
+    case "EACCES":
+      return `this user may not listen on port ${port}. Choose one above 1023.`;
+    case "EADDRNOTAVAIL":
+    case "ENOTFOUND":
+    case "EAI_AGAIN":
+      return `HOST is "${host}", which is no address of this machine. Without HOST it listens on all of them.`;
+    default:
+      return message;
+  }
 }

@@ -1,4 +1,5 @@
 import { execFile } from "node:child_process";
+import { existsSync } from "node:fs";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -58,7 +59,8 @@ describe("pandapush app", () => {
   test("add makes an application and says what comes next", async () => {
     const { code, out, err } = await run(["app", "add", "My shop", "--id", "shop"]);
     expect({ code, err }).toEqual({ code: 0, err: "" });
-    expect(out).toMatch(/Application My shop\n {2}id {2}shop\n/);
+    expect(out).toMatch(/Application My shop\n {2}id {8}shop\n/);
+    expect(out).toContain(`  database  ${join(folder, "db.sqlite")}\n`);
     expect(out).toMatch(/node \S*cli\.js key add shop --purpose/);
   });
 
@@ -71,6 +73,13 @@ describe("pandapush app", () => {
     const bad = await run(["app", "add", "Bad", "--id", "a/b"]);
     expect(bad.code).toBe(2);
     expect(bad.err).toContain("letters, digits, - _ ~");
+  });
+
+  test.each(["", "  ", "x".repeat(256)])("add refuses %j as a name", async (name) => {
+    expect(await run(["app", "add", name])).toMatchObject({
+      code: 2,
+      err: expect.stringContaining("A name has 1 to 255 characters"),
+    });
   });
 
   test("list shows them, delete removes one", async () => {
@@ -98,9 +107,17 @@ describe("pandapush key", () => {
     const [, secret] = /secret {3}(\w{256})\n/.exec(added.out) ?? [];
     expect(added.out).toContain(`curl -u ${keyId}:${secret} \\\n`);
     expect(added.out).toContain(`http://localhost:4000/channel/${id}/public/`);
+    expect(added.out).not.toContain("default port");
     const listed = await run(["key", "list", id]);
     expect(listed.out).toMatch(new RegExp(`${keyId} +web +\\S+ +\\d{4}-\\d\\d-\\d\\d +0 +-\n`));
     expect(listed.out).not.toContain(secret);
+  });
+
+  test("add says that its curl line has the default port when no other is configured", async () => {
+    const { out } = await run(["key", "add", await addApp()]);
+    expect(out).toMatch(
+      /http:\/\/localhost:3000\/\S+\n {2}\(3000 is the default port: use the one your server runs on\)\n/,
+    );
   });
 
   test("add refuses an unknown application, and an end that is past or no date", async () => {
@@ -172,6 +189,15 @@ describe("tokens", () => {
     });
   });
 
+  test("a presence that is no JSON is refused with its fault and the way to the help", async () => {
+    const args = ["token", "app", "key", "/app/presence/a", "--sub", "--presence", "bad"];
+    const { code, out, err } = await run(args);
+    expect({ code, out }).toEqual({ code: 2, out: "" });
+    expect(err).toMatch(
+      /^error: option '--presence <json>' argument 'bad' is invalid\. It is not JSON: (?!SyntaxError).*\nSee: node \S+cli\.js token --help\n$/,
+    );
+  });
+
   test("the commands of Pandapush 2.2 work as they were called", async () => {
     const added = await runJson<{ id: string }>("add", "Old shop", "ann");
     expect(added).toMatchObject({ name: "Old shop", created_by: "ann", updated_at: null });
@@ -202,7 +228,42 @@ describe("the command", () => {
     for (const result of results) {
       expect(result).toEqual({ code: 0, out: "new/folder/db.sqlite is up to date.\n", err: "" });
     }
-    expect((await run(["app", "list"], env)).out).toContain("No applications yet.");
+    expect((await run(["app", "list"], env)).out).toContain(
+      `No applications yet in ${join(folder, env.DATABASE_PATH)}.\n`,
+    );
+  });
+
+  test.each([
+    [["app", "list"]],
+    [["app", "delete", "a"]],
+    [["key", "list", "a"]],
+    [["key", "add", "a"]],
+    [["key", "delete", "a", "k"]],
+    [["token", "a", "k", "/a/private/x", "--sub"]],
+    [["show"]],
+    [["addKey", "a", "ann", "web"]],
+    [["genToken", "a", "k", "/a/private/x", "-s"]],
+  ])("%j makes no database where there is none, and says where it looked", async (args) => {
+    const path = "elsewhere/db.sqlite";
+    expect(await run(args, { DATABASE_PATH: path })).toEqual({
+      code: 1,
+      out: "",
+      err: `No database at ${join(folder, path)}\nRun this in the folder where the server runs, or set DATABASE_PATH.\n`,
+    });
+    expect(existsSync(join(folder, "elsewhere"))).toBe(false);
+  });
+
+  test.each([
+    [{ HOST: "192.0.2.1" }, /HOST is "192\.0\.2\.1", which is no address of this machine/],
+    [{ DATABASE_PATH: "." }, /database \.: it is a folder\. Set DATABASE_PATH to .*db\.sqlite/],
+    [{ DATABASE_PATH: "text" }, /database text: it is no SQLite database\. Set DATABASE_PATH/],
+    [{ DATABASE_PATH: "text/db" }, /database text\/db: .*mkdir.*\. Set DATABASE_PATH/],
+  ])("start fails with %j and says which variable to change", async (env, reason) => {
+    await writeFile(join(folder, "text"), "This is not a database, but a text of some length.");
+    const { code, err } = await run(["start"], { PORT: "0", ...env });
+    expect(code).toBe(1);
+    expect(err).toMatch(/^Pandapush cannot start: .*\n$/);
+    expect(err).toMatch(reason);
   });
 
   test("reads the .env file of its folder", async () => {
@@ -223,18 +284,31 @@ describe("the command", () => {
     expect(help.code).toBe(0);
     expect(help.out).toContain('pandapush app add "My shop"');
     expect(help.out).not.toContain("docs");
+    expect(help.out).toMatch(/^Commands of Pandapush 2\.2, .*:\n {2}add .*\n {2}show /m);
+    expect(help.out.split("\n").filter((line) => line.length > 80)).toEqual([]);
     expect((await run(["key", "add", "--help"])).out).toContain("ISO 8601");
   });
 
-  test.each([[[]], [["fly"]], [["app"]], [["app", "add"]], [["app", "list", "--fast"]]])(
-    "%j is wrong usage",
-    async (args) => {
-      const { code, out, err } = await run(args);
-      expect(code).toBe(2);
-      expect(out).toBe("");
-      expect(err).toContain("Usage: pandapush");
-    },
-  );
+  test.each([[[]], [["app"]]])("%j is wrong usage and shows the help", async (args) => {
+    const { code, out, err } = await run(args);
+    expect({ code, out }).toEqual({ code: 2, out: "" });
+    expect(err).toContain("Usage: pandapush");
+  });
+
+  test.each([
+    [["fly"], "unknown command 'fly'", ""],
+    [["fly", "--help"], "unknown command 'fly'", ""],
+    [["help", "fly"], "unknown command 'fly'", ""],
+    [["app", "fly", "--help"], "unknown command 'fly'", " app"],
+    [["app", "add"], "missing required argument 'name'", " app add"],
+    [["app", "list", "--fast"], "unknown option '--fast'", " app list"],
+  ])("%j is wrong usage: the fault, and where the help is", async (args, fault, of) => {
+    const { code, out, err } = await run(args);
+    expect({ code, out }).toEqual({ code: 2, out: "" });
+    const [first, second] = err.split("\n");
+    expect(first).toBe(`error: ${fault}`);
+    expect(second).toMatch(new RegExp(`^See: node \\S+cli\\.js${of} --help$`));
+  });
 
   test("a key made while a server runs works there, and deleted no longer", async () => {
     const store = await openStore({ path: join(folder, "db.sqlite") });

@@ -481,6 +481,7 @@ describe("requests that cannot be published", () => {
         "Unsupported content type",
       );
       expect(details).toContain("application/json or application/x-www-form-urlencoded");
+      expect(details).toContain("multipart forms (curl -F) are not taken");
     },
   );
 
@@ -539,11 +540,17 @@ describe("requests that cannot be published", () => {
   );
 
   it.each(["/nothing", "/channel", "/channels/app/public/x", "/index.php", "/../package.json"])(
-    "to an unknown address are answered with a short 404: %s",
+    "to an unknown address are answered with a 404 that says where to publish: %s",
     async (path) => {
       for (const method of ["GET", "POST"]) {
         const answer = await request(path, { method });
-        expect(answer).toMatchObject({ status: 404, text: "Not found" });
+        expect(answer).toMatchObject({
+          status: 404,
+          type: "text/plain; charset=utf-8",
+          text: expect.stringMatching(
+            /^Not found\. .*POST \/channel\/<applicationId>\/<public\|private\|presence>\/…\n$/,
+          ),
+        });
       }
     },
   );
@@ -610,6 +617,12 @@ describe("beside publishing", () => {
     const answer = await request("/health_check.json");
     expect(answer).toMatchObject({ status: 200, type: "application/json; charset=utf-8" });
     expect(answer.text).toBe('{"version":"3.0.0","rev":"abc","built":"today"}');
+  });
+
+  it("/favicon.ico is a picture, for the pages that name none", async () => {
+    const answer = await request("/favicon.ico");
+    expect(answer).toMatchObject({ status: 200, type: "image/svg+xml" });
+    expect(answer.text).toMatch(/^<svg /);
   });
 
   it("/ is a page that may run only this server's scripts", async () => {

@@ -10,7 +10,7 @@ import Fastify, {
 import { Refusal } from "../errors.js";
 import { routeClientScript } from "./client-script.js";
 import { type BuildInfo, routeHealth } from "./health.js";
-import { isChannelUrl, type PublishParts, routePublish } from "./publish.js";
+import { isChannelUrl, isUnderPrefix, type PublishParts, routePublish } from "./publish.js";
 import { routeWelcome } from "./welcome.js";
 
 export interface AppParts extends PublishParts {
@@ -27,6 +27,9 @@ const retryAfterSeconds = 5;
 /** How long a request may take to arrive, in ms: whoever sends slower gets a 408. */
 const requestTimeoutMs = 60_000;
 
+/** How long a client has to read that its request is unreadable, in ms. */
+const unreadableGraceMs = 5_000;
+
 /**
  * Everything this server answers over plain HTTP: REST publish, health and the welcome page.
  *
@@ -40,8 +43,10 @@ export function createApp(parts: AppParts): FastifyInstance {
     requestTimeout: requestTimeoutMs,
     routerOptions: { maxParamLength: 16_384 },
     clientErrorHandler: answerUnreadable,
-    frameworkErrors: (_error, _request, reply: FastifyReply) => {
-      answer(reply, new Refusal("badRequest", [], "The address is not well-formed."));
+    frameworkErrors: (_error, request, reply: FastifyReply) => {
+      // Percent signs that encode nothing. REST-2
+      if (isUnderPrefix(request.raw.url ?? "")) answer(reply, new Refusal("noSuchChannel"));
+      else answer(reply, new Refusal("badRequest", [], "The address is not well-formed."));
     },
     ...(parts.serverFactory === undefined ? {} : { serverFactory: parts.serverFactory }),
   });
@@ -71,15 +76,17 @@ function refusalOf(error: unknown, request: FastifyRequest, log: AppParts["log"]
   return new Refusal("internal");
 }
 
-/** Refusals that are a plain text: the first as Pandapush 2.2 wrote it, the second for browsers. */
-const asText: ReadonlySet<string> = new Set(["unauthorized", "notFound"]);
+/** Refusals that are a plain text: the first as Pandapush 2.2 wrote it, the second for people. */
+const texts: ReadonlyMap<string, (refusal: Refusal) => string> = new Map([
+  ["unauthorized", ({ message }) => message],
+  ["notFound", ({ message, help }) => `${message}. ${help}\n`],
+]);
 
 function answer(reply: FastifyReply, refusal: Refusal): FastifyReply {
   reply.code(refusal.http);
   if (refusal.http === 503 || refusal.http === 429) reply.header("retry-after", retryAfterSeconds);
-  if (asText.has(refusal.code)) {
-    return reply.type("text/plain; charset=utf-8").send(refusal.message);
-  }
+  const text = texts.get(refusal.code);
+  if (text !== undefined) return reply.type("text/plain; charset=utf-8").send(text(refusal));
   return reply.type("application/json; charset=utf-8").send(JSON.stringify(refusal.toRest()));
 }
 
@@ -96,6 +103,8 @@ function answerUnreadable(error: NodeJS.ErrnoException, socket: Socket): void {
         ? 408
         : 400;
   const text = STATUS_CODES[status] ?? "";
+  // Whoever reads nothing, or never closes its side, must not keep the connection.
+  setTimeout(() => socket.destroy(), unreadableGraceMs).unref();
   socket.end(
     `HTTP/1.1 ${status} ${text}\r\nContent-Type: text/plain; charset=utf-8\r\n` +
       `Content-Length: ${text.length}\r\nConnection: close\r\n\r\n${text}`,

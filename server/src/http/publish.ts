@@ -61,9 +61,14 @@ function endOfTurn(): Promise<void> {
   return turn;
 }
 
+/** Whether publishing is what `url` was meant for. */
+export function isUnderPrefix(url: string): boolean {
+  return url.startsWith(`${prefix}/`);
+}
+
 /** Whether `url` names a channel that could be published to with another method. */
 export function isChannelUrl(url: string): boolean {
-  return url.startsWith(`${prefix}/`) && channelOf(url) !== undefined;
+  return isUnderPrefix(url) && channelOf(url) !== undefined;
 }
 
 /** RFC 3986, section 2.3: these mean the same with and without percent-encoding. */

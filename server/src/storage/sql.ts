@@ -1,4 +1,6 @@
 import { randomInt } from "node:crypto";
+import { existsSync } from "node:fs";
+import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import type { AppId, KeyId } from "@pandapush/protocol";
 import createKnex, { type Knex } from "knex";
@@ -33,9 +35,8 @@ export async function openStore(database: { path: string }): Promise<Store> {
     await patiently(() => migrate(knex));
   } catch (error) {
     await knex.destroy();
-    throw new Error(`Cannot open the database ${database.path}: ${describe(error)}`, {
-      cause: error,
-    });
+    const reason = describe(error, database.path);
+    throw new Error(`Cannot open the database ${database.path}: ${reason}`, { cause: error });
   }
   return new SqlStore(knex);
 }
@@ -224,8 +225,22 @@ function isBusy(error: unknown): boolean {
   return "code" in error && typeof error.code === "string" && /^SQLITE_BUSY/.test(error.code);
 }
 
-function describe(error: unknown): string {
+/** What is wrong, and what to do where the path is to blame. */
+function describe(error: unknown, path: string): string {
   if (!(error instanceof Error)) return String(error);
+  // With a slash behind it only a folder exists.
+  if (existsSync(`${path}/`)) {
+    return `it is a folder. Set DATABASE_PATH to a file, such as ${join(path, "db.sqlite")}`;
+  }
+  const code = "code" in error ? error.code : undefined;
+  if (code === "SQLITE_NOTADB") {
+    return "it is no SQLite database. Set DATABASE_PATH to one, or to a file to be made";
+  }
+  // The driver has no code for it, but SQLite's 14 in the text: SQLITE_CANTOPEN.
+  const isUnreachable = "syscall" in error || /^ConnectionFailed\(.*: 14"\)$/.test(error.message);
+  if (isUnreachable) {
+    return `${error.message}. Set DATABASE_PATH to a file that can be made, read and written here`;
+  }
   if (error.name === "MigrationLocked") {
     return "another process is migrating it; if none is, run: npx knex --knexfile server/knexfile.js migrate:unlock";
   }
