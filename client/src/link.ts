@@ -11,7 +11,12 @@ import { Reconnect } from "./reconnect.js";
 import type { Scheduler, SchedulerOptions } from "./scheduler.js";
 import { openEventSource } from "./transports/eventsource.js";
 import { openPolling } from "./transports/polling.js";
-import type { Transport, TransportListeners } from "./transports/transport.js";
+import {
+  type Limits,
+  maxBatchMessages,
+  type Transport,
+  type TransportListeners,
+} from "./transports/transport.js";
 import { openWebSocket } from "./transports/websocket.js";
 
 /** `connecting` also while a lost connection is being replaced. */
@@ -79,7 +84,11 @@ const replyTimeoutMs = 10_000;
 const connectGraceMs = 5_000;
 const probeTimeoutMs = 5_000;
 const usedUp = "its attempts or its time are used up";
+/** Two sessions lost within this time are one failure. */
+const unstableMs = 30_000;
 const tickMs = 1_000;
+/** Events that tell of a better world make attempts no more frequent than this. */
+const hurriedMs = 1_000;
 /** A tick that comes this much too late means that the machine slept. */
 const sleptMs = 4_000;
 /** How many publications are remembered, to recognise those that come again. */
@@ -97,6 +106,7 @@ export class Link {
   #advice: { interval: number; timeout: number };
   #queue: Request[] = [];
   readonly #sent = new Map<string, Request>();
+  readonly #limits: Limits = { messages: maxBatchMessages };
   #lastId = 0;
   #isFlushing = false;
 
@@ -106,11 +116,14 @@ export class Link {
   #ticker: Timer | undefined;
   #tickedAt = 0;
   #attemptedAt = 0;
+  /** Something happened that makes it likely that the next attempt succeeds. */
+  #isHurried = false;
   /** When a sign of life must have come; 0: none is awaited. */
   #probeDueAt = 0;
   #unwatch: (() => void) | undefined;
 
   #hadSession = false;
+  #sessionLostAt = 0;
   /** The server says how many events it sent, so that what is missing is known. */
   #received = 0;
   readonly #seen = new Set<string>();
@@ -242,7 +255,8 @@ export class Link {
     }
     if (!hasPolling) throw new Error("No transport is left: all are disabled");
     const { platform, urlOf, network } = this.options;
-    return openPolling(platform.post, urlOf("long-polling"), network, this.#listenTo(way));
+    const listeners = this.#listenTo(way);
+    return openPolling(platform.post, urlOf("long-polling"), network, this.#limits, listeners);
   }
 
   #mayUseSocket(): boolean {
@@ -258,6 +272,7 @@ export class Link {
       urlOf("websocket"),
       network(),
       openTimeoutMs,
+      this.#limits,
       listeners,
     );
   }
@@ -288,8 +303,7 @@ export class Link {
     clearTimeout(this.#retryTimer);
     // A server that shuts down asks its clients to come back at different moments.
     const advisedMs = transport?.type === "eventsource" ? 0 : this.#advice.interval;
-    const delayMs = Math.max(minDelayMs, advisedMs, this.#reconnect.nextDelayMs());
-    this.#retryTimer = setTimeout(() => void this.#attempt(), delayMs);
+    this.#retryAfter(Math.max(minDelayMs, advisedMs, this.#reconnect.nextDelayMs()));
 
     const wasEstablished = this.#isEstablished;
     this.#isEstablished = false;
@@ -309,6 +323,15 @@ export class Link {
       this.listeners.down();
     }
     this.#dropUndeliverable(error.message);
+  }
+
+  /** Earlier than that when there is a reason to hope. */
+  #retryAfter(delayMs: number): void {
+    clearTimeout(this.#retryTimer);
+    const soonMs = Math.max(0, this.#attemptedAt + hurriedMs - Date.now());
+    const waitMs = this.#isHurried ? Math.min(delayMs, soonMs) : delayMs;
+    this.#isHurried = false;
+    this.#retryTimer = setTimeout(() => void this.#attempt(), waitMs);
   }
 
   #dropUndeliverable(reason: string): void {
@@ -420,8 +443,8 @@ export class Link {
 
   #connectAgain(): void {
     const better = this.#better;
-    // Replies to what is under way would come to nobody.
-    if (better === undefined || this.#sent.size > 0) {
+    // It is still being opened; or replies to what is under way would come to nobody.
+    if (better?.transport === undefined || this.#sent.size > 0) {
       this.#connect();
       return;
     }
@@ -451,13 +474,14 @@ export class Link {
       this.#end("The server advised not to come back");
       return;
     }
-    const wasEstablished = this.#isEstablished;
     this.#isEstablished = false;
     this.#setState("connecting");
     clearTimeout(this.#connectTimer);
-    const delayMs = wasEstablished
-      ? intervalMs
-      : Math.max(intervalMs, this.#reconnect.nextDelayMs());
+    // Once is what happens to clients that were away. Sessions that are lost as they are made are
+    // made more and more slowly.
+    const isAgain = Date.now() - this.#sessionLostAt < unstableMs;
+    this.#sessionLostAt = Date.now();
+    const delayMs = isAgain ? Math.max(intervalMs, this.#reconnect.nextDelayMs()) : intervalMs;
     this.#connectTimer = setTimeout(() => this.#handshake(), delayMs);
   }
 
@@ -521,6 +545,12 @@ export class Link {
   #receive(messages: readonly Message[]): void {
     this.#probeDueAt = 0;
     for (const message of messages) {
+      if (message.channel === undefined && message.successful === false) {
+        // A whole batch was refused, without a word on which: it is sent again one by one.
+        this.#limits.messages = 1;
+        this.#fail(PandapushError.from(message));
+        return;
+      }
       const id = String(message.id);
       const request = message.successful === undefined ? undefined : this.#sent.get(id);
       if (request !== undefined) this.#sent.delete(id);
@@ -579,6 +609,7 @@ export class Link {
         return;
       }
       this.#sent.delete(String(message.id));
+      request.scheduler.abort();
       request.settle(undefined, error);
     }
   }
@@ -609,9 +640,10 @@ export class Link {
 
   /** The network came, the page is looked at, or the machine woke up. */
   #awake(): void {
-    const isRecent = Date.now() - this.#attemptedAt < tickMs;
-    if (this.#retryTimer !== undefined && !isRecent) void this.#attempt();
-    else this.#probe();
+    this.#probe();
+    if (this.#isEstablished) return;
+    this.#isHurried = true;
+    if (this.#retryTimer !== undefined) this.#retryAfter(Number.POSITIVE_INFINITY);
   }
 
   #probe(): void {

@@ -13,6 +13,9 @@ export const pandapushClientScript = path.join(
   "dist/client.js",
 );
 
+/** The script that our server hands out at `/client.js`, for pages of any server. */
+export const pandapushScript = require.resolve("pandapush-client/pandapush.min.js");
+
 /** What the driver puts into a page. */
 interface PageGlobals {
   operate(command: Command): void;
@@ -159,8 +162,7 @@ export function pandapush2InChromium(
     open: (url) =>
       StockClient.open(async (report) => {
         const page = await browser().page(url, origin);
-        // Read from the package, so that pages of other servers can be given it too.
-        await page.addScriptTag({ path: require.resolve("pandapush-client/pandapush.min.js") });
+        await page.addScriptTag({ path: pandapushScript });
         return link(
           page,
           report,
