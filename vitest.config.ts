@@ -1,6 +1,8 @@
 import { defineConfig } from "vitest/config";
 
 const protocol = new URL("./protocol/src/index.ts", import.meta.url).pathname;
+// What the examples for React use of it; React itself is no dependency.
+const react = new URL("./client/test/react.ts", import.meta.url).pathname;
 const alias = { "@pandapush/protocol": protocol };
 
 export default defineConfig({
@@ -18,6 +20,15 @@ export default defineConfig({
       {
         resolve: { alias },
         test: { name: "server", include: ["server/test/**/*.test.ts"], testTimeout: 20_000 },
+      },
+      {
+        resolve: { alias: { ...alias, react } },
+        test: {
+          name: "client",
+          include: ["client/src/**/*.test.ts", "client/test/**/*.test.ts"],
+          testTimeout: 20_000,
+          hookTimeout: 20_000,
+        },
       },
       {
         resolve: { alias },

@@ -39,17 +39,19 @@ export interface ClientOptions {
 
 /** Sees, and may change, every message on its way. `callback(null)` drops the message. */
 export interface Extension {
-  incoming?: ExtensionStage;
-  outgoing?: ExtensionStage;
+  incoming?(message: Message, callback: Pass): void;
+  outgoing?(message: Message, callback: Pass): void;
   added?(client: Client): void;
   removed?(client: Client): void;
 }
 
+/** As in Faye, where functions with three parameters get null between the other two. */
+export interface FayeExtension extends Pick<Extension, "added" | "removed"> {
+  incoming?(message: Message, request: null, callback: Pass): void;
+  outgoing?(message: Message, request: null, callback: Pass): void;
+}
+
 type Pass = (message: Message | null) => void;
-/** With three parameters the one in the middle is null, as in Faye. */
-type ExtensionStage =
-  | ((message: Message, callback: Pass) => void)
-  | ((message: Message, request: null, callback: Pass) => void);
 
 export interface ClientEvents {
   /** Messages flow, for the first time or again. */
@@ -115,7 +117,7 @@ export class Client {
   readonly #tokens = new Map<string, TokenSource>();
   readonly #headers: Record<string, string> = {};
   readonly #disabled = new Set<string>();
-  #extensions: readonly Extension[] = [];
+  #extensions: readonly (Extension | FayeExtension)[] = [];
   #isLeaving = false;
 
   /** @internal Applications get the class that knows its platform. */
@@ -150,6 +152,7 @@ export class Client {
     );
   }
 
+  /** Whether messages flow; the event `state` tells of changes. */
   get state(): ClientState {
     return this.#link.state;
   }
@@ -214,11 +217,14 @@ export class Client {
       wake();
     };
     const subscription = this.#subscribe({ channel, token, listener, context: { signal } });
-    subscription.on("cancelled", () => wake());
-    subscription.on("refused", (error) => {
-      failure ??= error;
+    const fail = (error: Error): void => {
+      if (subscription.state === "refused") failure ??= error;
       wake();
-    });
+    };
+    subscription.on("cancelled", () => wake());
+    subscription.on("refused", fail);
+    // It may have been refused before anybody could listen: by a token that could not be had.
+    subscription.errback(fail);
     const end = (): IteratorReturnResult<undefined> => {
       subscription.cancel();
       return { done: true, value: undefined };
@@ -242,6 +248,7 @@ export class Client {
         }
       },
       async return() {
+        waiting.length = 0;
         return end();
       },
     };
@@ -356,17 +363,21 @@ export class Client {
     this.#headers[name] = value;
   }
 
-  addExtension(extension: Extension): void {
+  /** From now on it sees every message, after those that were added before. */
+  addExtension(extension: Extension): void;
+  addExtension(extension: FayeExtension): void;
+  addExtension(extension: Extension | FayeExtension): void {
     this.#extensions = [...this.#extensions, extension];
     extension.added?.(this);
   }
 
-  removeExtension(extension: Extension): void {
+  removeExtension(extension: Extension | FayeExtension): void {
     if (!this.#extensions.includes(extension)) return;
     this.#extensions = this.#extensions.filter((each) => each !== extension);
     extension.removed?.(this);
   }
 
+  /** @param context `this` of the listener */
   on<K extends keyof ClientEvents>(
     event: K,
     listener: (...args: ClientEvents[K]) => void,
@@ -376,6 +387,7 @@ export class Client {
     return this;
   }
 
+  /** As `on`, for the next time only. */
   once<K extends keyof ClientEvents>(
     event: K,
     listener: (...args: ClientEvents[K]) => void,
@@ -385,17 +397,18 @@ export class Client {
     return this;
   }
 
+  /** Removes one listener, or all of the event. */
   off<K extends keyof ClientEvents>(event: K, listener?: (...args: ClientEvents[K]) => void): this {
     this.#events.off(event, listener);
     return this;
   }
 
+  /** Calls the listeners of an event. */
   emit<K extends keyof ClientEvents>(event: K, ...args: ClientEvents[K]): void {
     this.#events.emit(event, ...args);
   }
 
-  // The other names that Faye has for these.
-
+  /** As in Faye: `on`. */
   bind<K extends keyof ClientEvents>(
     event: K,
     listener: (...args: ClientEvents[K]) => void,
@@ -404,6 +417,7 @@ export class Client {
     return this.on(event, listener, context);
   }
 
+  /** As in Faye: `off`. */
   unbind<K extends keyof ClientEvents>(
     event: K,
     listener?: (...args: ClientEvents[K]) => void,
@@ -411,6 +425,7 @@ export class Client {
     return this.off(event, listener);
   }
 
+  /** As in Faye: `off`. */
   removeListener<K extends keyof ClientEvents>(
     event: K,
     listener: (...args: ClientEvents[K]) => void,
@@ -418,6 +433,7 @@ export class Client {
     return this.off(event, listener);
   }
 
+  /** As in Faye: `emit`. */
   trigger<K extends keyof ClientEvents>(event: K, ...args: ClientEvents[K]): void {
     this.emit(event, ...args);
   }
@@ -439,12 +455,15 @@ export class Client {
       },
       onSnapshot,
     );
+    if (signal?.aborted) {
+      cancel();
+      return subscription;
+    }
+    signal?.addEventListener("abort", cancel);
     const all = this.#channels.get(channel) ?? new Set();
     this.#channels.set(channel, all.add(subscription as Subscription));
     if (token !== undefined) this.#tokens.set(channel, token);
-    signal?.addEventListener("abort", cancel);
-    if (signal?.aborted) cancel();
-    else this.#ask(channel, [subscription as Subscription], false);
+    this.#ask(channel, [subscription as Subscription], false);
     return subscription;
   }
 
@@ -471,7 +490,7 @@ export class Client {
           const presence = reply?.ext?.presence;
           for (const subscription of subscriptions) {
             if (presence !== undefined && subscription.state !== "cancelled") {
-              callSafely(() => subscription.deliverSnapshot(presence));
+              subscription.deliverSnapshot(presence);
             }
             subscription.confirm(hasGap);
           }
@@ -520,9 +539,7 @@ export class Client {
     }
     if (data === undefined || typeof channel !== "string") return;
     for (const name of expandBayeux(channel)) {
-      for (const each of [...(this.#channels.get(name) ?? [])]) {
-        callSafely(() => each.deliver(data, channel));
-      }
+      for (const each of [...(this.#channels.get(name) ?? [])]) each.deliver(data, channel);
     }
   }
 
@@ -544,16 +561,8 @@ export class Client {
         return;
       }
       const next: Pass = (result) => step(index + 1, result);
-      if (call.length >= 3) {
-        (call as (message: Message, request: null, callback: Pass) => void).call(
-          extension,
-          current,
-          null,
-          next,
-        );
-      } else {
-        (call as (message: Message, callback: Pass) => void).call(extension, current, next);
-      }
+      const args = call.length >= 3 ? [current, null, next] : [current, next];
+      (call as (...args: unknown[]) => void).apply(extension, args);
     };
     callSafely(() => step(0, message));
   }

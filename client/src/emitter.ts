@@ -29,19 +29,19 @@ export class Emitter<Events extends { [name in keyof Events]: unknown[] }> {
 
   /** Removes one listener, or all of the event. */
   off<K extends keyof Events>(event: K, listener?: (...args: Events[K]) => void): this {
-    const rest = (this.#entries.get(event) ?? []).filter(
-      (entry) => listener !== undefined && entry.listener !== listener,
-    );
-    if (rest.length > 0) this.#entries.set(event, rest);
-    else this.#entries.delete(event);
+    this.#keep(event, (entry) => listener !== undefined && entry.listener !== listener);
     return this;
   }
 
   emit<K extends keyof Events>(event: K, ...args: Events[K]): void {
     for (const entry of this.#entries.get(event) ?? []) {
-      if (entry.isOnce) this.off(event, entry.listener);
+      if (entry.isOnce) this.#keep(event, (other) => other !== entry);
       callSafely(() => entry.listener.apply(entry.context, args));
     }
+  }
+
+  #keep(event: keyof Events, isKept: (entry: Entry) => boolean): void {
+    this.#entries.set(event, (this.#entries.get(event) ?? []).filter(isKept));
   }
 
   #add(event: keyof Events, entry: Entry): this {

@@ -109,6 +109,7 @@ export class Link {
   readonly #limits: Limits = { messages: maxBatchMessages };
   #lastId = 0;
   #isFlushing = false;
+  #isLeaving = false;
 
   readonly #reconnect: Reconnect;
   #retryTimer: Timer | undefined;
@@ -206,6 +207,7 @@ export class Link {
       done();
       return;
     }
+    this.#isLeaving = true;
     const finish = (): void => {
       this.#end("The client was disconnected");
       done();
@@ -392,7 +394,12 @@ export class Link {
     const go = (): void => {
       if (this.#way === way) this.#establish(true);
     };
-    openEventSource(stream, requests, openTimeoutMs, this.#listenTo(way)).then((transport) => {
+    const listeners = this.#listenTo(way);
+    const lost = (error: Error): void => {
+      // The server ends the stream of who leaves; its goodbye may still be under way.
+      if (!this.#isLeaving) listeners.lost(error);
+    };
+    openEventSource(stream, requests, openTimeoutMs, { ...listeners, lost }).then((transport) => {
       if (this.#way !== way) return transport.close();
       way.transport = transport;
       go();

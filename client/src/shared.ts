@@ -2,6 +2,7 @@ export type {
   ClientEvents,
   ClientOptions,
   Extension,
+  FayeExtension,
   MessagesOptions,
   PublishOptions,
   ReceivedMessage,

@@ -1,5 +1,5 @@
-import { Emitter } from "./emitter.js";
-import type { PandapushError } from "./error.js";
+import { callSafely, Emitter } from "./emitter.js";
+import { PandapushError } from "./error.js";
 import { Deferred } from "./promise.js";
 
 /**
@@ -83,6 +83,7 @@ export class Subscription<T = unknown> extends Deferred {
   cancel(): void {
     if (this.#state === "cancelled") return;
     this.#state = "cancelled";
+    this.fail(new PandapushError(null, [], "The subscription was cancelled"));
     this.onCancel(this);
     this.#events.emit("cancelled");
   }
@@ -99,15 +100,16 @@ export class Subscription<T = unknown> extends Deferred {
 
   /** @internal */
   deliver(data: T, channel: string): void {
-    this.listener?.call(this.context, data, channel);
-    this.#withChannel?.(channel, data);
+    callSafely(() => this.listener?.call(this.context, data, channel));
+    callSafely(() => this.#withChannel?.(channel, data));
   }
 
   /** @internal Who is present, from the reply to the subscribe. */
   deliverSnapshot(presence: unknown): void {
     if (this.onSnapshot !== undefined) this.onSnapshot(presence);
-    else if (this.token !== undefined)
-      this.listener?.call(this.context, presence as T, this.channel);
+    else if (this.token !== undefined) {
+      callSafely(() => this.listener?.call(this.context, presence as T, this.channel));
+    }
   }
 
   /** @internal A new session does not know it yet. */

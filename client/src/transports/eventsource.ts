@@ -29,7 +29,6 @@ export function openEventSource(
       stream.onerror = () => {
         // The browser would open it again by itself, past our pauses.
         silence();
-        requests.close();
         lost(new Error("The event stream was lost"));
       };
       resolve({

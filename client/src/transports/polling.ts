@@ -4,6 +4,7 @@ import type { NetworkOptions, Platform } from "../platform.js";
 import {
   type Batch,
   batchesOf,
+  type Limits,
   parse,
   type Transport,
   type TransportListeners,
@@ -17,6 +18,7 @@ export function openPolling(
   post: Platform["post"],
   url: string,
   options: () => NetworkOptions,
+  limits: Limits,
   { received, refused, lost }: TransportListeners,
 ): Transport {
   const requests = new Set<AbortController>();
@@ -37,9 +39,17 @@ export function openPolling(
       const answer = await post(url, text, settings);
       if (isClosed) return;
       const { status } = answer;
-      if (status >= 200 && status < 300) received(parse(answer.text));
-      else if (isFinal(status)) refused(messages, new PandapushError(status, [], `HTTP ${status}`));
-      else throw new Error(`The server answered HTTP ${status}`);
+      if (status >= 200 && status < 300) {
+        received(parse(answer.text));
+      } else if (isBatchRefused(status) && messages.length > 1) {
+        // Perhaps only together they are too long for this server.
+        limits.messages = 1;
+        for (const single of batchesOf(messages, 1)) if (!isClosed) await exchange(single);
+      } else if (isFinal(status)) {
+        refused(messages, new PandapushError(status, [], `HTTP ${status}`));
+      } else {
+        throw new Error(`The server answered HTTP ${status}`);
+      }
     } catch (error) {
       if (isClosed) return;
       close();
@@ -52,7 +62,7 @@ export function openPolling(
   async function drain(): Promise<void> {
     isBusy = true;
     while (waiting.length > 0) {
-      const batches = batchesOf(waiting);
+      const batches = batchesOf(waiting, limits.messages);
       waiting = [];
       for (const batch of batches) {
         await exchange(batch);
@@ -81,6 +91,11 @@ export function openPolling(
     },
     close,
   };
+}
+
+/** What Pandapush and proxies say of a batch that is too long, by its messages or its bytes. */
+function isBatchRefused(status: number): boolean {
+  return status === 400 || status === 413;
 }
 
 /** A request that will be refused again; what a proxy says while a server is away is not. */

@@ -26,12 +26,18 @@ export interface Batch {
   readonly text: string;
 }
 
+/** What the server takes, as far as it is known. */
+export interface Limits {
+  /** How many messages a batch may have. */
+  messages: number;
+}
+
 /** Well below what servers accept at least: Pandapush 256 KiB and 1000 messages, by default. */
 const maxBatchLength = 65_536;
-const maxBatchMessages = 100;
+export const maxBatchMessages = 100;
 
 /** A single message may be longer than a batch of several. */
-export function batchesOf(messages: readonly Message[]): Batch[] {
+export function batchesOf(messages: readonly Message[], maxMessages = maxBatchMessages): Batch[] {
   const batches: Batch[] = [];
   let part: Message[] = [];
   let texts: string[] = [];
@@ -44,7 +50,7 @@ export function batchesOf(messages: readonly Message[]): Batch[] {
   };
   for (const message of messages) {
     const text = JSON.stringify(message);
-    const isFull = length + text.length > maxBatchLength || part.length === maxBatchMessages;
+    const isFull = length + text.length > maxBatchLength || part.length >= maxMessages;
     if (isFull && part.length > 0) finish();
     part.push(message);
     texts.push(text);

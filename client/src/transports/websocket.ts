@@ -2,8 +2,8 @@ import { PandapushError } from "../error.js";
 import type { Message } from "../message.js";
 import type { NetworkOptions, Platform, Socket } from "../platform.js";
 import {
-  type Batch,
   batchesOf,
+  type Limits,
   parse,
   type Transport,
   type TransportListeners,
@@ -21,6 +21,7 @@ export function openWebSocket(
   url: string,
   options: NetworkOptions,
   timeoutMs: number,
+  limits: Limits,
   listeners: TransportListeners,
 ): Promise<Transport> {
   return new Promise((resolve, reject) => {
@@ -37,20 +38,26 @@ export function openWebSocket(
     socket.onerror = () => {};
     socket.onopen = () => {
       clearTimeout(timer);
-      resolve(transportOf(socket, listeners));
+      resolve(transportOf(socket, limits, listeners));
     };
   });
 }
 
-function transportOf(socket: Socket, { received, refused, lost }: TransportListeners): Transport {
-  let longest: Batch | undefined;
+function transportOf(
+  socket: Socket,
+  limits: Limits,
+  { received, refused, lost }: TransportListeners,
+): Transport {
+  const encoder = new TextEncoder();
+  let longest: readonly Message[] = [];
+  let longestBytes = 0;
   socket.onclose = ({ code, reason }) => {
     const error = new Error(`The WebSocket was closed (${code}${reason && `: ${reason}`})`);
-    if (code === tooBig && longest !== undefined) {
-      refused(
-        longest.messages,
-        new PandapushError(null, [], "The message is too long for the server"),
-      );
+    if (code === tooBig && longest.length === 1) {
+      refused(longest, new PandapushError(null, [], "The message is too long for the server"));
+    } else if (code === tooBig) {
+      // Perhaps only together they are too long: they are sent again one by one.
+      limits.messages = 1;
     }
     lost(error);
   };
@@ -68,8 +75,12 @@ function transportOf(socket: Socket, { received, refused, lost }: TransportListe
   return {
     type: "websocket",
     send(messages) {
-      for (const batch of batchesOf(messages)) {
-        if (batch.text.length >= (longest?.text.length ?? 0)) longest = batch;
+      for (const batch of batchesOf(messages, limits.messages)) {
+        const bytes = encoder.encode(batch.text).length;
+        if (bytes >= longestBytes) {
+          longest = batch.messages;
+          longestBytes = bytes;
+        }
         socket.send(batch.text);
       }
     },

@@ -1,0 +1,67 @@
+import { describe, expect, test } from "vitest";
+import type { Message } from "../message.js";
+import { batchesOf, parse } from "./transport.js";
+
+const messages = (count: number, data: unknown = 0): Message[] =>
+  Array.from({ length: count }, (_, id) => ({ channel: "/a", id: String(id), data }));
+
+describe("batchesOf", () => {
+  test("T25 gives an empty batch for no message", () => {
+    expect(batchesOf([])).toEqual([{ messages: [], text: "[]" }]);
+  });
+
+  test("puts a few messages into one batch, as JSON", () => {
+    const all = messages(3, "ä");
+    const batches = batchesOf(all);
+    expect(batches.map((batch) => batch.messages)).toEqual([all]);
+    expect(batches.map((batch) => JSON.parse(batch.text))).toEqual([all]);
+  });
+
+  test.each([
+    [100, [100]],
+    [101, [100, 1]],
+    [500, [100, 100, 100, 100, 100]],
+  ])("cuts %i messages into batches of at most 100", (count, sizes) => {
+    expect(batchesOf(messages(count)).map((batch) => batch.messages.length)).toEqual(sizes);
+  });
+
+  test("cuts where a batch would be longer than 64 Ki characters", () => {
+    const all = messages(9, "x".repeat(20_000));
+    const batches = batchesOf(all);
+    expect(batches.map((batch) => batch.messages.length)).toEqual([3, 3, 3]);
+    for (const { text } of batches) expect(text.length).toBeLessThan(65_536 + 200);
+  });
+
+  test("gives a message that is too long a batch of its own", () => {
+    const [first, last] = messages(2);
+    const long = { channel: "/a", data: "x".repeat(100_000) };
+    const batches = batchesOf([first, long, last] as Message[]);
+    expect(batches.map((batch) => batch.messages)).toEqual([[first], [long], [last]]);
+  });
+
+  test("puts each message into a batch of its own for a server that takes no more", () => {
+    const all = messages(3);
+    expect(batchesOf(all, 1).map((batch) => batch.messages)).toEqual(all.map((each) => [each]));
+  });
+
+  test("keeps the order", () => {
+    const ids = batchesOf(messages(250)).flatMap((batch) => batch.messages.map(({ id }) => id));
+    expect(ids).toEqual(messages(250).map(({ id }) => id));
+  });
+});
+
+describe("parse", () => {
+  test("reads an array, and one message alone", () => {
+    expect(parse('[{"channel":"/a"},{"channel":"/b"}]')).toHaveLength(2);
+    expect(parse('{"channel":"/a"}')).toEqual([{ channel: "/a" }]);
+    expect(parse("[]")).toEqual([]);
+  });
+
+  test("passes over what is no message", () => {
+    expect(parse('[null, 1, "x", {"channel":"/a"}]')).toEqual([{ channel: "/a" }]);
+  });
+
+  test("throws on what is no JSON", () => {
+    expect(() => parse("<html>")).toThrow(SyntaxError);
+  });
+});

@@ -1,0 +1,122 @@
+import type { PresenceRoom } from "pandapush-client";
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
+import { freshChannel, publish } from "../../e2e/deployment.js";
+import { Inbox } from "../../e2e/waiting.js";
+import { closeClients, comeBackSoon, failure, newClient, tokenFor, transports } from "./clients.js";
+import { type Server, startServer } from "./server.js";
+
+interface Member {
+  readonly id: string;
+  readonly name?: string;
+}
+
+let server: Server;
+beforeAll(async () => {
+  comeBackSoon();
+  server = await startServer();
+});
+afterAll(() => server?.stop());
+afterEach(closeClients);
+
+function eventsOf(room: PresenceRoom<Member>): Inbox<string> {
+  const events = new Inbox<string>("event of the room");
+  room.on("join", (id, member) => events.push(`join ${id} ${member.name}`));
+  room.on("leave", (id, member) => events.push(`leave ${id} ${member.name}`));
+  room.on("sync", (members) => events.push(`sync ${[...members.keys()].sort()}`));
+  return events;
+}
+
+describe.each(transports)("presence over %s", (transport) => {
+  const connect = () => newClient(server.push, transport);
+  const tokenOf = (channel: string, id: string) =>
+    tokenFor(server, channel, { id, name: id.toUpperCase() });
+
+  test("`subscribeTo` hears who is there before its promise resolves, and who comes and goes", async () => {
+    const channel = freshChannel(server, "presence");
+    const heard = new Inbox<unknown>("message");
+    const order: string[] = [];
+    const first = { subscribe: { a: { id: "a", name: "A" } } };
+    await connect().subscribeTo(channel, tokenOf(channel, "a"), (data) => {
+      order.push("heard");
+      heard.push(data);
+    });
+    order.push("resolved");
+    expect(await heard.next()).toEqual(first);
+    expect(order).toEqual(["heard", "resolved"]);
+    const other = connect();
+    await other.subscribeTo(channel, tokenOf(channel, "b"));
+    expect(await heard.next()).toEqual({ subscribe: { b: { id: "b", name: "B" } } });
+    await publish(server, channel, "message");
+    expect(await heard.next()).toBe("message");
+    await other.disconnect();
+    expect(await heard.next()).toEqual({ unsubscribe: { b: null } });
+  });
+
+  test("a room knows its members, who joins and who leaves", async () => {
+    const channel = freshChannel(server, "presence");
+    const room = connect().presence<Member>(channel, tokenOf(channel, "a"));
+    const events = eventsOf(room);
+    expect(room.members.size).toBe(0);
+    await room;
+    expect(room.subscription.state).toBe("subscribed");
+    expect([...room.members]).toEqual([["a", { id: "a", name: "A" }]]);
+    expect(await events.next()).toBe("sync a");
+
+    const other = connect().presence<Member>(channel, () => Promise.resolve(tokenOf(channel, "b")));
+    await other;
+    expect([...other.members.keys()].sort()).toEqual(["a", "b"]);
+    expect(await events.next()).toBe("join b B");
+    expect(room.members.get("b")).toEqual({ id: "b", name: "B" });
+    await publish(server, channel, "what else is said is no matter of the room");
+    other.cancel();
+    expect(await events.next()).toBe("leave b B");
+    expect([...room.members.keys()]).toEqual(["a"]);
+  });
+
+  test("a room listens on after a restart of the server, and tells what changed", async () => {
+    const channel = freshChannel(server, "presence");
+    const room = connect().presence<Member>(channel, tokenOf(channel, "a"));
+    await room;
+    const events = eventsOf(room);
+    const leaver = connect();
+    await leaver.presence(channel, tokenOf(channel, "b"));
+    expect(await events.next()).toBe("join b B");
+
+    await server.kill();
+    await leaver.disconnect();
+    await server.start();
+    expect((await events.upTo((event) => event.startsWith("sync"))).at(-1)).toBe("sync a");
+    expect([...room.members.keys()]).toEqual(["a"]);
+    await connect().presence(channel, tokenOf(channel, "c"));
+    expect(await events.next()).toBe("join c C");
+  });
+
+  test("two rooms of a client agree", async () => {
+    const channel = freshChannel(server, "presence");
+    const client = connect();
+    const rooms = [1, 2].map(() => client.presence<Member>(channel, tokenOf(channel, "a")));
+    await Promise.all(rooms);
+    const events = rooms.map(eventsOf);
+    await connect().presence(channel, tokenOf(channel, "b"));
+    for (const each of events) expect((await each.upTo((e) => e === "join b B")).length).toBe(1);
+    expect(rooms.map(({ members }) => [...members.keys()])).toEqual([
+      ["a", "b"],
+      ["a", "b"],
+    ]);
+  });
+
+  test("a room is refused without a presence id, and can be left by a signal", async () => {
+    const channel = freshChannel(server, "presence");
+    const client = connect();
+    const refused = client.presence(channel, tokenFor(server, channel));
+    expect((await failure(refused)).message).toBe(
+      "No presence id specified in presence subscription",
+    );
+    expect(await refused.catch((error) => error.message)).toContain("No presence id");
+    const stop = new AbortController();
+    const room = client.presence(channel, tokenOf(channel, "a"), { signal: stop.signal });
+    await room;
+    stop.abort();
+    expect(room.subscription.state).toBe("cancelled");
+  });
+});

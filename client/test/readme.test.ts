@@ -1,0 +1,232 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { readFileSync } from "node:fs";
+import http from "node:http";
+import type { AddressInfo } from "node:net";
+import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
+import { rolldown } from "rolldown";
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
+import { Chromium } from "../../e2e/clients/chromium.js";
+import { publish } from "../../e2e/deployment.js";
+import { Inbox } from "../../e2e/waiting.js";
+import { closeClients, newClient, runNode, tokenFor } from "./clients.js";
+import { type Server, startServer } from "./server.js";
+
+const read = (path: string) => readFileSync(new URL(path, import.meta.url), "utf8");
+/** By the word behind the language of each code block. */
+const snippets = new Map(
+  [...read("../README.md").matchAll(/^```(\w+) ?(\S*)\n([\s\S]*?)^```$/gm)].map(
+    ([, language = "", name = "", code = ""]) => [name, { language, code }] as const,
+  ),
+);
+
+let server: Server;
+let chromium: Chromium;
+/** The user's own back end, which signs tokens and knows prices. */
+let backEnd: http.Server;
+beforeAll(async () => {
+  backEnd = http.createServer((request, response) => {
+    const { pathname, searchParams } = new URL(request.url ?? "", "http://localhost");
+    const channel = searchParams.get("channel") ?? "";
+    response.end(pathname === "/token" ? tokenFor(server, channel) : '{"apples":2}');
+  });
+  backEnd.listen(0, "127.0.0.1");
+  [server, chromium] = await Promise.all([
+    startServer(),
+    Chromium.launch(),
+    once(backEnd, "listening"),
+  ]);
+});
+afterAll(async () => {
+  await chromium?.close();
+  backEnd.closeAllConnections();
+  backEnd.close();
+  await server?.stop();
+});
+
+const children = new Set<ChildProcess>();
+afterEach(async () => {
+  for (const child of children) child.kill("SIGKILL");
+  children.clear();
+  await closeClients();
+});
+
+/** A snippet for this test's own server. */
+function snippet(name: string): string {
+  const found = snippets.get(name);
+  if (found === undefined) throw new Error(`README.md has no snippet ${name}`);
+  return localized(found.code);
+}
+
+function localized(code: string): string {
+  return code
+    .replaceAll("https://push.example.com", server.url)
+    .replaceAll(
+      "https://app.example.com",
+      `http://127.0.0.1:${(backEnd.address() as AddressInfo).port}`,
+    )
+    .replaceAll("APP_ID", server.appId);
+}
+
+const channelOf = (name: string) => `/${server.appId}/${name}`;
+
+/** Runs a snippet that uses `client` and goes on for ever. @returns the lines it writes */
+async function run(name: string, before = ""): Promise<Inbox<string>> {
+  const program = `
+    import { Client } from "pandapush-client";
+    const client = new Client(${JSON.stringify(server.push)}, { retry: 0.001 });
+    ${before}
+    client.connect(() => console.log("connected"));
+    ${snippet(name)}
+    await client.subscribe(${JSON.stringify(channelOf("public/ready"))});
+    console.log("ready");
+  `;
+  const child = spawn(process.execPath, ["--input-type=module", "-e", program], {
+    cwd: fileURLToPath(new URL("..", import.meta.url)),
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  children.add(child);
+  const lines = new Inbox<string>("line of output");
+  for (const stream of [child.stdout, child.stderr]) {
+    createInterface({ input: stream }).on("line", (line) => lines.push(line));
+  }
+  expect(await lines.next()).toBe("connected");
+  return lines;
+}
+
+const tested = new Set<string>();
+/** A test of one snippet. */
+function snippetTest(name: string, title: string, body: () => Promise<void>): void {
+  tested.add(name);
+  test(`${name}: ${title}`, body);
+}
+
+describe("the README's snippet", () => {
+  snippetTest("page", "a page hears what is published", async () => {
+    const page = await chromium.page(server.url, "other");
+    const heard = new Inbox<string>("line of the console");
+    page.on("console", (message) => heard.push(message.text()));
+    await page.setContent(snippet("page"));
+    await page.evaluate(`client.subscribe(${JSON.stringify(channelOf("public/news"))}).then()`);
+    await publish(server, channelOf("public/news"), "hello");
+    expect(await heard.next()).toBe("hello");
+    await page.context().close();
+  });
+
+  snippetTest("bundler", "a bundle for browsers has nothing of Node, and hears", async () => {
+    const entry = fileURLToPath(new URL("readme-snippet.js", import.meta.url));
+    const bundle = await rolldown({
+      input: entry,
+      platform: "browser",
+      plugins: [
+        {
+          name: "readme",
+          resolveId: (id) => (id === entry ? entry : null),
+          load: (id) => (id === entry ? `${snippet("bundler")}\nwindow.client = client;` : null),
+        },
+      ],
+    });
+    const { output } = await bundle.generate({ format: "iife" });
+    const { code } = output[0];
+    expect(code).not.toMatch(/node:|require\(/);
+    const page = await chromium.page(server.url, "other");
+    const heard = new Inbox<string>("line of the console");
+    page.on("console", (message) => heard.push(message.text()));
+    await page.evaluate(code);
+    await page.evaluate(`client.subscribe(${JSON.stringify(channelOf("public/news"))}).then()`);
+    await publish(server, channelOf("public/news"), "hello");
+    expect(await heard.next()).toBe("hello");
+    await page.context().close();
+  });
+
+  snippetTest("node", "a process publishes, hears and ends", async () => {
+    const TOKEN = tokenFor(server, channelOf("public/news"));
+    expect(await runNode(snippet("node"), "module", { TOKEN })).toEqual({
+      code: 0,
+      out: "hello\n",
+      err: "",
+    });
+  });
+
+  snippetTest("react", "it is the component that the types are checked of", async () => {
+    expect(snippets.get("react")?.code).toBe(read("../../examples/react/news.tsx"));
+  });
+
+  snippetTest("subscribe", "it subscribes, and ends it", async () => {
+    const lines = await run("subscribe");
+    expect(await lines.next()).toBe("ready");
+  });
+
+  snippetTest("messages", "the loop ends with `break`", async () => {
+    // The token's answer comes after that of the loop's subscribe.
+    const lines = await run(
+      "messages",
+      `setTimeout(() => client.subscribe(${JSON.stringify(channelOf("public/x"))}).then(() => console.log("listening")));`,
+    );
+    expect(await lines.next()).toBe("listening");
+    await publish(server, channelOf("public/news/a"), "first");
+    await publish(server, channelOf("public/news/b"), "the end");
+    expect(await lines.next()).toBe(`${channelOf("public/news/a")} first`);
+    expect(await lines.next()).toBe(`${channelOf("public/news/b")} the end`);
+    expect(await lines.next()).toBe("ready");
+  });
+
+  snippetTest("tokens", "orders can be heard and published", async () => {
+    const lines = await run("tokens");
+    expect((await lines.upTo((line) => line === "ready")).sort()).toEqual(["Order 1", "ready"]);
+  });
+
+  snippetTest("presence", "it tells who is here, who comes and goes", async () => {
+    const channel = channelOf("presence/lobby");
+    const tokenOf = (id: string, name: string) => tokenFor(server, channel, { id, name });
+    const lines = await run(
+      "presence",
+      `const fetchToken = () => ${JSON.stringify(tokenOf("1", "Ann"))};`,
+    );
+    expect(await lines.next()).toBe("Now here: 1");
+    expect(await lines.next()).toBe("ready");
+    const other = newClient(server.push);
+    await other.presence(channel, tokenOf("2", "Bob"));
+    expect(await lines.next()).toBe("Bob came");
+    await other.disconnect();
+    expect(await lines.next()).toBe("Bob left");
+  });
+
+  snippetTest("gap", "prices are loaded again after a restart of the server", async () => {
+    const lines = await run("gap");
+    expect(await lines.next()).toBe("Prices { apples: 2 }");
+    expect(await lines.next()).toBe("ready");
+    await publish(server, channelOf("public/prices"), "apples 3");
+    expect(await lines.next()).toBe("Price apples 3");
+    await server.restart("SIGKILL");
+    expect(await lines.next()).toBe("Prices { apples: 2 }");
+  });
+
+  snippetTest("errors", "a refusal says what is wrong and what can be done", async () => {
+    const lines = await run("errors");
+    expect(await lines.next()).toBe("No auth supplied");
+    expect(await lines.next()).toBe("null");
+    expect(await lines.next()).toMatch(/^Send a token/);
+    expect(await lines.next()).toBe("ready");
+  });
+
+  snippetTest("giving-up", "a publish has its reply", async () => {
+    const channel = channelOf("public/news");
+    const lines = await run(
+      "giving-up",
+      `await client.subscribeTo(${JSON.stringify(channel)}, ${JSON.stringify(tokenFor(server, channel))}, ({ text }) => console.log(text));`,
+    );
+    expect((await lines.upTo((line) => line === "ready")).sort()).toEqual(["hello", "ready"]);
+  });
+
+  test("is always run by a test here", () => {
+    expect([...tested].sort()).toEqual([...snippets.keys()].sort());
+  });
+});
+
+test("the reference, docs/api.md, fits the code", async () => {
+  const script = fileURLToPath(new URL("../docs.mjs", import.meta.url));
+  const child = spawn(process.execPath, [script, "--check"], { stdio: "inherit" });
+  expect(await once(child, "exit")).toEqual([0, null]);
+});

@@ -1,0 +1,85 @@
+/**
+ * React hooks for Pandapush: copy this file into your program. The client is made once, outside of
+ * components: `const client = new Client("https://push.example.com/push")`.
+ */
+import type { Client, ClientState, PandapushError, TokenSource } from "pandapush-client";
+import { useEffect, useRef, useState, useSyncExternalStore } from "react";
+
+export interface SubscriptionOptions {
+  /** For channels that are not public; a new function in each render is fine. */
+  readonly token?: TokenSource;
+  /** Something may have been missed: load what is shown again. */
+  readonly onGap?: () => void;
+}
+
+/**
+ * Calls `listener` with the messages of a channel while the component is shown.
+ * @returns why the server refuses, if it does
+ */
+export function useSubscription<T>(
+  client: Client,
+  channel: string,
+  listener: (data: T, channel: string) => void,
+  options: SubscriptionOptions = {},
+): PandapushError | undefined {
+  // What was given last is used, and does not make a new subscription.
+  const latest = useRef({ listener, options });
+  useEffect(() => {
+    latest.current = { listener, options };
+  });
+  const [error, setError] = useState<PandapushError>();
+  const isPublic = options.token === undefined;
+
+  useEffect(() => {
+    const hear = (data: T, from: string): void => latest.current.listener(data, from);
+    const subscription = isPublic
+      ? client.subscribe<T>(channel, hear)
+      : client.subscribeTo<T>(channel, () => giveToken(latest.current.options.token), hear);
+    subscription
+      .on("subscribed", () => setError(undefined))
+      .on("resubscribed", () => setError(undefined))
+      .on("refused", setError)
+      .on("gap", () => latest.current.options.onGap?.());
+    return () => subscription.cancel();
+  }, [client, channel, isPublic]);
+
+  return error;
+}
+
+/** Who is present on a channel while the component is shown, by presence id. */
+export function usePresence<T = { id: string }>(
+  client: Client,
+  channel: string,
+  token: TokenSource,
+): ReadonlyMap<string, T> {
+  const latest = useRef(token);
+  useEffect(() => {
+    latest.current = token;
+  });
+  const [members, setMembers] = useState<ReadonlyMap<string, T>>(() => new Map());
+
+  useEffect(() => {
+    const room = client.presence<T>(channel, () => giveToken(latest.current));
+    const show = (): void => setMembers(new Map(room.members));
+    room.on("sync", show).on("join", show).on("leave", show);
+    return () => room.cancel();
+  }, [client, channel]);
+
+  return members;
+}
+
+/** `connected`, `connecting`, … */
+export function useConnectionState(client: Client): ClientState {
+  return useSyncExternalStore(
+    (changed) => {
+      client.on("state", changed);
+      return () => client.off("state", changed);
+    },
+    () => client.state,
+    () => "unconnected" as const,
+  );
+}
+
+function giveToken(token: TokenSource) {
+  return typeof token === "function" ? token() : token;
+}
