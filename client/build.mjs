@@ -2,7 +2,7 @@
  * Bundles what `tsc` compiled: for bundlers and Node as ESM and CommonJS, for pages as one
  * minified script with the global `Pandapush`. Prints the script's size beside that of Faye's.
  */
-import { cpSync, existsSync, readdirSync, readFileSync, statSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
@@ -10,6 +10,9 @@ import { gzipSync } from "node:zlib";
 const dist = new URL("dist/", import.meta.url);
 const file = (name) => fileURLToPath(new URL(name, dist));
 const external = ["ws", "http-proxy-agent", "https-proxy-agent", /^node:/];
+
+/** What `tsc` wrote, beside what is made here. */
+const folders = ["./", "transports/", "platform/"];
 
 /** The page's script may have at most this many bytes after gzip. */
 const maxBytes = 9 * 1024;
@@ -35,8 +38,15 @@ for (const { input, output, external: outside } of outputs) {
     logLevel: "warn",
   });
 }
-// CommonJS consumers of the types read them as such by the file's ending.
-cpSync(file("index.d.ts"), file("index.d.cts"));
+// For CommonJS consumers the same types under names that say CommonJS.
+for (const folder of folders) {
+  mkdirSync(file(`cjs/${folder}`), { recursive: true });
+  for (const name of readdirSync(file(folder)).filter((each) => each.endsWith(".d.ts"))) {
+    const types = readFileSync(file(`${folder}${name}`), "utf8");
+    const renamed = types.replace(/(["']\.{1,2}\/[^"']+)\.js(["'])/g, "$1.cjs$2");
+    writeFileSync(file(`cjs/${folder}${name.replace(/\.ts$/, ".cts")}`), renamed);
+  }
+}
 
 const gzipped = (path) => gzipSync(readFileSync(path), { level: 9 }).length;
 const faye = createRequire(import.meta.url).resolve("faye/client/faye-browser-min.js");
@@ -50,7 +60,7 @@ if (bytes > maxBytes) process.exitCode = 1;
 function isFresh() {
   const bundle = file("pandapush.min.js");
   if (!existsSync(bundle)) return false;
-  const inputs = ["./", "transports/", "platform/"].flatMap((folder) =>
+  const inputs = folders.flatMap((folder) =>
     readdirSync(file(folder))
       .filter((name) => name.endsWith(".js") && !name.startsWith("pandapush."))
       .map((name) => file(`${folder}${name}`)),

@@ -109,7 +109,7 @@ async function runTests(env) {
       [
         join(root, "node_modules/vitest/vitest.mjs"),
         "run",
-        ...["unit", "server", "e2e"].flatMap((project) => ["--project", project]),
+        ...["unit", "server", "client", "e2e"].flatMap((project) => ["--project", project]),
         "--reporter=default",
         "--reporter=json",
         `--outputFile.json=${report}`,

@@ -113,6 +113,8 @@ export class Client {
   readonly #link: Link;
   readonly #events = new Emitter<ClientEvents>();
   readonly #channels = new Map<string, Set<Subscription>>();
+  /** Made while there was no connection. */
+  readonly #unasked = new Set<Subscription>();
   /** By channel, from the last `subscribeTo`: what a plain publish shows. */
   readonly #tokens = new Map<string, TokenSource>();
   readonly #headers: Record<string, string> = {};
@@ -142,9 +144,10 @@ export class Client {
         outgoing: (message, pass) => this.#pipe("outgoing", message, pass),
         incoming: (message, pass) => this.#pipe("incoming", message, pass),
         event: (message) => this.#receive(message),
-        session: (hasGap) => this.#resubscribe(hasGap),
+        ready: (session) => this.#askAgain(session),
         gap: () => this.#eachSubscription((subscription) => subscription.miss()),
         state: (state) => this.#events.emit("state", state),
+        ended: (reason) => this.#refuseAll(reason),
         up: () => this.#events.emit("transport:up"),
         down: () => this.#events.emit("transport:down"),
         handshakeRefused: (error) => this.#events.emit("refused", error),
@@ -210,7 +213,12 @@ export class Client {
   ): AsyncIterableIterator<ReceivedMessage<T>> {
     const waiting: ReceivedMessage<T>[] = [];
     let failure: Error | undefined;
-    let wake = (): void => {};
+    let sleepers: (() => void)[] = [];
+    const wake = (): void => {
+      const woken = sleepers;
+      sleepers = [];
+      for (const each of woken) each();
+    };
     const listener = (data: T, from: string): void => {
       if (waiting.length < maxWaiting) waiting.push({ channel: from, data });
       else failure ??= new Error(`More than ${maxWaiting} messages wait to be read`);
@@ -243,7 +251,7 @@ export class Client {
           }
           if (subscription.state === "cancelled") return end();
           await new Promise<void>((resolve) => {
-            wake = resolve;
+            sleepers.push(resolve);
           });
         }
       },
@@ -463,7 +471,13 @@ export class Client {
     const all = this.#channels.get(channel) ?? new Set();
     this.#channels.set(channel, all.add(subscription as Subscription));
     if (token !== undefined) this.#tokens.set(channel, token);
-    this.#ask(channel, [subscription as Subscription], false);
+    if (this.state === "connected" || this.state === "disconnected") {
+      this.#ask(channel, [subscription as Subscription], false);
+    } else {
+      // It is asked for when there is a connection, with a token of that moment.
+      this.#unasked.add(subscription as Subscription);
+      this.#link.start();
+    }
     return subscription;
   }
 
@@ -482,7 +496,7 @@ export class Client {
       (ext) => {
         if (!isWanted()) return;
         const message = { channel: "/meta/subscribe", subscription: channel, ...ext };
-        this.#link.request(message, {}, (reply, error) => {
+        this.#link.request(message, { isOfSession: true }, (reply, error) => {
           if (error !== undefined) {
             refuse(error);
             return;
@@ -500,20 +514,29 @@ export class Client {
     );
   }
 
-  #resubscribe(hasGap: boolean): void {
+  #askAgain(session: "resumed" | "new" | "after-another"): void {
+    const unasked = [...this.#unasked];
+    this.#unasked.clear();
+    if (session === "resumed") {
+      for (const each of unasked) this.#ask(each.channel, [each], false);
+      return;
+    }
     for (const [channel, all] of [...this.#channels]) {
-      // The others have asked for themselves, and are still waiting.
       const known = [...all].filter(({ wasSubscribed }) => wasSubscribed);
       for (const subscription of known) subscription.renew();
-      if (known.length > 0) this.#ask(channel, known, hasGap);
+      if (known.length > 0) this.#ask(channel, known, session === "after-another");
+      // Each has a promise that waits for an answer of its own.
+      for (const each of [...all]) if (!each.wasSubscribed) this.#ask(channel, [each], false);
     }
   }
 
   #forget(subscription: Subscription): void {
     const { channel } = subscription;
+    const wasAsked = !this.#unasked.has(subscription);
     if (!this.#remove(subscription) || this.#channels.has(channel)) return;
-    if (this.#isLeaving) return;
-    this.#link.request({ channel: "/meta/unsubscribe", subscription: channel }, {}, () => {});
+    if (this.#isLeaving || !wasAsked) return;
+    const message = { channel: "/meta/unsubscribe", subscription: channel };
+    this.#link.request(message, { isOfSession: true }, () => {});
   }
 
   /** @returns whether it was there */
@@ -521,6 +544,7 @@ export class Client {
     const { channel } = subscription;
     const all = this.#channels.get(channel);
     const wasThere = all?.delete(subscription) === true;
+    this.#unasked.delete(subscription);
     if (all?.size === 0) {
       this.#channels.delete(channel);
       this.#tokens.delete(channel);
@@ -541,6 +565,12 @@ export class Client {
     for (const name of expandBayeux(channel)) {
       for (const each of [...(this.#channels.get(name) ?? [])]) each.deliver(data, channel);
     }
+  }
+
+  /** The server told the client to stay away: nobody will answer those who wait. */
+  #refuseAll(reason: string): void {
+    const error = new PandapushError(null, [], `The client is disconnected: ${reason}`);
+    this.#eachSubscription((subscription) => subscription.refuse(error));
   }
 
   #eachSubscription(visit: (subscription: Subscription) => void): void {

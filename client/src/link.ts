@@ -43,13 +43,16 @@ export interface LinkListeners {
   /** A message that answers no request. */
   readonly event: (message: Message) => void;
   /**
-   * A session begins that knows no subscriptions yet: what is requested now goes first.
-   * @param hasGap another session came before: what was published in between did not come
+   * Messages are about to flow: what is requested now goes first.
+   * @param session `new` ones know no subscriptions; `after-another`: nor what was published in
+   *   between
    */
-  readonly session: (hasGap: boolean) => void;
+  readonly ready: (session: "resumed" | "new" | "after-another") => void;
   /** Something that was published to this session did not come, or nobody knows. */
   readonly gap: () => void;
   readonly state: (state: ClientState) => void;
+  /** Nothing is sent or received any more. */
+  readonly ended: (reason: string) => void;
   readonly up: () => void;
   readonly down: () => void;
   readonly handshakeRefused: (error: PandapushError) => void;
@@ -59,6 +62,8 @@ export interface RequestOptions {
   readonly attempts?: number | undefined;
   /** In seconds from now. */
   readonly deadline?: number | undefined;
+  /** It makes sense in this session only: when that is lost it is dropped, unsettled. */
+  readonly isOfSession?: boolean;
 }
 
 /** With the reply, a refusal's too, or without one when the message was given up. */
@@ -69,6 +74,9 @@ interface Request {
   readonly settle: Settle;
   /** undefined: a handshake or connect, which is never sent again as it is. */
   readonly scheduler: Scheduler | undefined;
+  readonly isOfSession: boolean;
+  /** It was taken back after it was sent: it is not sent again. */
+  isTakenBack: boolean;
   notBefore: number;
   dueAt: number;
 }
@@ -80,6 +88,8 @@ interface Way {
 
 const openTimeoutMs = 5_000;
 const replyTimeoutMs = 10_000;
+/** How long to wait for the server's reply to a disconnect. */
+const goodbyeMs = 2_000;
 /** How much later than advised a connect may be answered. */
 const connectGraceMs = 5_000;
 const probeTimeoutMs = 5_000;
@@ -123,6 +133,7 @@ export class Link {
   #probeDueAt = 0;
   #unwatch: (() => void) | undefined;
 
+  #isUp = false;
   #hadSession = false;
   #sessionLostAt = 0;
   /** The server says how many events it sent, so that what is missing is known. */
@@ -153,9 +164,13 @@ export class Link {
     return this.#clientId;
   }
 
-  /** Begins to connect, once. */
+  /**
+   * Begins to connect, once.
+   * @throws TypeError when the URL is none
+   */
   start(): void {
     if (this.#state !== "unconnected") return;
+    this.options.urlOf("long-polling");
     this.#setState("connecting");
     this.#tickedAt = Date.now();
     this.#ticker = setInterval(() => this.#tick(), tickMs);
@@ -170,9 +185,14 @@ export class Link {
   /**
    * Sends a message as soon as there is a session, and again when its reply did not come.
    * @param settle called once, with the reply or with what stopped it
-   * @returns a function that takes it back if it has not been sent yet; `settle` is not called
+   * @returns a function that takes it back: it is not sent, or not again, and settles with its
+   *   reply or not at all
    */
-  request(message: Message, { attempts, deadline }: RequestOptions, settle: Settle): () => void {
+  request(
+    message: Message,
+    { attempts, deadline, isOfSession = false }: RequestOptions,
+    settle: Settle,
+  ): () => void {
     if (this.#state === "disconnected") {
       settle(undefined, new PandapushError(null, [], "The client is disconnected"));
       return () => {};
@@ -190,13 +210,22 @@ export class Link {
         attempts,
         deadline: deadline === undefined ? undefined : Date.now() + deadline * 1000,
       });
-      request = { message: passed, settle, scheduler, notBefore: 0, dueAt: 0 };
+      request = {
+        message: passed,
+        settle,
+        scheduler,
+        isOfSession,
+        isTakenBack: false,
+        notBefore: 0,
+        dueAt: 0,
+      };
       this.#queue.push(request);
       this.#flushSoon();
     });
     return () => {
       isTakenBack = true;
-      this.#queue = this.#queue.filter((queued) => queued !== request);
+      if (request !== undefined) request.isTakenBack = true;
+      this.#queue = this.#queue.filter((queued) => !queued.isTakenBack);
     };
   }
 
@@ -209,10 +238,12 @@ export class Link {
     }
     this.#isLeaving = true;
     const finish = (): void => {
+      clearTimeout(timer);
       this.#end("The client was disconnected");
       done();
     };
-    this.request({ channel: "/meta/disconnect" }, { attempts: 1, deadline: 2 }, finish);
+    const timer = setTimeout(finish, goodbyeMs);
+    this.request({ channel: "/meta/disconnect" }, { attempts: 1 }, finish);
   }
 
   // Getting a transport
@@ -309,7 +340,9 @@ export class Link {
 
     const wasEstablished = this.#isEstablished;
     this.#isEstablished = false;
-    const underWay = [...this.#sent.values()].filter(({ scheduler }) => scheduler !== undefined);
+    const underWay = [...this.#sent.values()].filter(
+      ({ scheduler, isTakenBack }) => scheduler !== undefined && !isTakenBack,
+    );
     this.#sent.clear();
     // What was queued before a session could be had has been tried in vain as well.
     if (!wasEstablished) for (const { scheduler } of this.#queue) scheduler?.send();
@@ -322,8 +355,8 @@ export class Link {
     if (wasEstablished) {
       this.#mayHaveMissed = true;
       this.#setState("connecting");
-      this.listeners.down();
     }
+    this.#goDown();
     this.#dropUndeliverable(error.message);
   }
 
@@ -410,14 +443,13 @@ export class Link {
     this.#isEstablished = true;
     this.#reconnect.connected();
     this.#setState("connected");
-    this.listeners.up();
-    if (isNew) {
-      const waiting = this.#queue;
-      this.#queue = [];
-      this.listeners.session(this.#hadSession);
-      this.#queue.push(...waiting);
-      this.#hadSession = true;
-    }
+    if (!this.#isUp) this.listeners.up();
+    this.#isUp = true;
+    const waiting = this.#queue.filter(({ isOfSession }) => !isNew || !isOfSession);
+    this.#queue = [];
+    this.listeners.ready(!isNew ? "resumed" : this.#hadSession ? "after-another" : "new");
+    this.#queue.push(...waiting);
+    this.#hadSession = true;
     this.#mayHaveMissed = false;
     this.#flush();
     if (isNew) this.#connect();
@@ -511,6 +543,8 @@ export class Link {
           if (reply !== undefined) answered(reply);
         },
         scheduler: undefined,
+        isOfSession: true,
+        isTakenBack: false,
         notBefore: 0,
         dueAt: Date.now() + timeoutMs,
       });
@@ -699,6 +733,11 @@ export class Link {
     this.#better = undefined;
   }
 
+  #goDown(): void {
+    if (this.#isUp) this.listeners.down();
+    this.#isUp = false;
+  }
+
   #setState(state: ClientState): void {
     if (this.#state === state) return;
     this.#state = state;
@@ -707,7 +746,6 @@ export class Link {
 
   #end(reason: string): void {
     if (this.#state === "disconnected") return;
-    const wasEstablished = this.#isEstablished;
     this.#isEstablished = false;
     this.#clientId = undefined;
     this.#way?.transport?.close();
@@ -721,7 +759,8 @@ export class Link {
     this.#sent.clear();
     this.#queue = [];
     this.#setState("disconnected");
-    if (wasEstablished) this.listeners.down();
+    this.listeners.ended(reason);
+    this.#goDown();
     for (const request of rest) this.#giveUp(request, reason);
   }
 }

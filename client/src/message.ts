@@ -1,5 +1,3 @@
-import type { Advice } from "@pandapush/protocol";
-
 /** A Bayeux message as extensions see it: a request, a reply or an event. */
 export interface Message {
   channel: string;
@@ -11,7 +9,7 @@ export interface Message {
   subscription?: unknown;
   data?: unknown;
   ext?: Record<string, unknown>;
-  advice?: Partial<Advice>;
+  advice?: { reconnect?: string; interval?: number; timeout?: number };
   successful?: boolean;
   error?: string;
   [field: string]: unknown;

@@ -76,6 +76,22 @@ describe.each(transports)("a session over %s", (transport) => {
     expect(await subscription).toBeUndefined();
   });
 
+  test("a subscription made while there is no connection shows a token of the moment when there is", async () => {
+    const channel = freshChannel(server, "private");
+    const client = newClient(`${wire.url}/push`, transport);
+    const events = eventsOf(client);
+    await client.subscribe(freshChannel(server, "public"));
+    await events.upTo((event) => event === "up");
+    await wire.cut();
+    await events.upTo((event) => event === "down");
+    let now = expiredTokenFor(server, channel);
+    const subscription = client.subscribeTo(channel, () => now);
+    now = tokenFor(server, channel);
+    wire.mend();
+    await subscription;
+    expect(subscription.state).toBe("subscribed");
+  });
+
   test("T49 a subscription whose token is still valid is made again, with a gap", async () => {
     const channel = freshChannel(server, "private");
     const client = newClient(server.push, transport);
