@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { elementSpans, stripAuth, visitMembers, withoutMember } from "./json.js";
+import { elementSpans, ownText, stripAuth, visitMembers, withoutMember } from "./json.js";
 
 function members(text: string): [name: string, value: string][] {
   const found: [string, string][] = [];
@@ -231,3 +231,17 @@ test.each([[1], [2], [3], [Date.now() % 1_000_000_007]])(
     }
   },
 );
+
+test("a text of its own is the same text, lone surrogates and all", () => {
+  const texts = [
+    "",
+    "a",
+    '{"a":1.0}',
+    "é☃😀",
+    "\ud800",
+    "\udc00 \ud83d",
+    " x ".repeat(1_000),
+    "\u0000",
+  ];
+  for (const text of texts) expect(ownText(text)).toBe(text);
+});

@@ -115,7 +115,7 @@ export function parseBatch(text: string, maxMessages: number): Request[] {
   let spans: readonly { start: number; end: number }[] | undefined;
   const requests: Request[] = [];
   for (const [index, element] of elements.entries()) {
-    if (!element) continue;
+    if (element === null) continue;
     const message = asObject(element) ?? {};
     const kind = kindOf(message.channel);
     if (kind !== "publish") {

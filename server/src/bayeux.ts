@@ -30,7 +30,7 @@ import {
 import type { Authorize } from "./auth/authorize.js";
 import { Refusal } from "./errors.js";
 import { after, inTurn, type MaybePromise } from "./maybe-promise.js";
-import type { Node } from "./node.js";
+import { maxListLength, type Node } from "./node.js";
 import type { Encoder, Session, Waiter } from "./session.js";
 import type { PushConnection } from "./transports/transport.js";
 
@@ -85,6 +85,8 @@ interface Batch {
   readonly replies: string[];
   readonly connects: { readonly request: ConnectRequest; readonly session: Session }[];
   readonly disconnected: Session[];
+  /** Characters of presence lists that its replies hold. LIM-7 */
+  listLength: number;
 }
 
 /** The replies of a batch whose connects are held. */
@@ -132,7 +134,7 @@ export class Bayeux {
    */
   receive(source: Source, text: string): MaybePromise<void> {
     const requests = parseBatch(text, this.options.batchMessages);
-    const batch = { source, replies: [], connects: [], disconnected: [] };
+    const batch = { source, replies: [], connects: [], disconnected: [], listLength: 0 };
     return after(
       inTurn(requests, (request) => this.handle(batch, request)),
       () => this.finish(batch),
@@ -265,23 +267,26 @@ export class Bayeux {
     const names = readSubscription(request);
     if (names.length > this.options.batchMessages) throw new Refusal("batchTooLong");
     const session = this.findSession(batch, request);
-    const rooms: string[] = [];
+    const lists: string[] = [];
     // Left to right; the first refusal stops, and those before it stay subscribed. SUB-4
-    const subscribed = inTurn(names, (name) => {
+    const subscribed = inTurn(distinct(names), (name) => {
       if (typeof name !== "string") throw new Refusal("invalidChannelName");
       return after(this.authorize("subscribe", name, request.auth), (grant) => {
         const channel = parseChannel(name);
         if (channel === undefined) throw new Refusal("invalidChannelName");
         // It may have ended while its key was looked up.
         if (session.hasEnded) throw new Refusal("unknownClient", [session.clientId]);
-        return after(this.node.subscribe(session, channel, grant), (members) => {
-          if (members !== undefined) rooms.push(members);
+        const listLengthLeft = maxListLength - batch.listLength;
+        return after(this.node.subscribe(session, channel, grant, listLengthLeft), (list) => {
+          if (list === undefined) return;
+          lists.push(list);
+          batch.listLength += list.length;
         });
       });
     });
     return after(subscribed, () => {
       reply.subscription = request.subscription;
-      if (rooms.length > 0) reply.ext = `{"presence":{"subscribe":${joinObjects(rooms)}}}`;
+      if (lists.length > 0) reply.ext = `{"presence":{"subscribe":${joinObjects(lists)}}}`;
       batch.replies.push(encodeReply(reply));
     });
   }
@@ -416,6 +421,11 @@ function isConnectionType(type: unknown): boolean {
 function readSubscription({ subscription }: SubscribeRequest | UnsubscribeRequest): unknown[] {
   if (!subscription) throw new Refusal("missingParameter", ["subscription"]);
   return Array.isArray(subscription) ? subscription : [subscription];
+}
+
+/** A name that an array repeats is subscribed to once: its permission is the same. SUB-3 */
+function distinct(names: unknown[]): unknown[] {
+  return names.length === 1 ? names : [...new Set(names)];
 }
 
 /** The text of one JSON object with the members of all; none of them is empty. */

@@ -157,6 +157,25 @@ describe("one turn", () => {
     }
     expect(listener.connection.batches.length).toBeLessThan(8);
   });
+
+  test("a large message is framed once for all who hear it, whatever else they hear", async () => {
+    const hub = new Hub(generous);
+    const listeners = Array.from(
+      { length: 20 },
+      (_, n) => new Listener(hub, ["all/*", `own/${n}`]),
+    );
+    const [first, second] = ["first", "second"].map((each) => each.padEnd(200_000, "."));
+    const order = (n: number): unknown[] => [first, `before ${n}`, second, `after ${n}`];
+    publish(hub, "all/a", `${first}`);
+    for (const n of listeners.keys()) publish(hub, `own/${n}`, `before ${n}`);
+    publish(hub, "all/b", `${second}`);
+    for (const n of listeners.keys()) publish(hub, `own/${n}`, `after ${n}`);
+    await turn();
+    for (const [n, { heard }] of listeners.entries()) expect(heard).toEqual(order(n));
+    const all = listeners.flatMap(({ connection }) => connection.batches);
+    const large = all.filter(({ messages }) => messages.some(({ length }) => length >= 200_000));
+    expect([large.length, new Set(large).size]).toEqual([40, 2]);
+  });
 });
 
 describe("subscriptions", () => {
@@ -281,10 +300,15 @@ describe("counters and limits", () => {
 
     const small = new Hub({ backlogMessages: 1_000, backlogBytes: 100 });
     new Listener(small, ["a"]);
-    small.receive(app, { id: "1", channel: name("a"), data: "x".repeat(100) });
-    expect(small.isBusy(app)).toBe(true);
-    await turn();
-    expect(small.isBusy(app)).toBe(false);
+    for (const large of [
+      { id: "1", channel: name("a"), data: "x".repeat(100) },
+      { id: "2", channel: name("a"), data: "x", ext: "x".repeat(99) },
+    ]) {
+      small.receive(app, large);
+      expect(small.isBusy(app)).toBe(true);
+      await turn();
+      expect(small.isBusy(app)).toBe(false);
+    }
   });
 });
 
@@ -328,6 +352,39 @@ describe("fairness", () => {
       return delivered === 20_000;
     });
     expect(turns).toBeGreaterThan(5);
+  });
+
+  test("large messages delay others no longer than small ones: few are written in one piece", async () => {
+    const hub = new Hub(generous);
+    const large = "large" as AppId;
+    let delivered = 0;
+    let deliveredBefore = -1;
+    const small = new Listener(hub, ["a"], app, () => {
+      deliveredBefore = delivered;
+    });
+    const crowd = Array.from(
+      { length: 60 },
+      (_, n) =>
+        new Listener(hub, ["all/*", `own/${n}`], large, () => {
+          if (++delivered === 1) publish(hub, "a", "1");
+        }),
+    );
+    const data = "x".repeat(200_000);
+    for (const n of crowd.keys()) publish(hub, `own/${n}`, `${n}`, large);
+    for (let n = 0; n < 20; n++) {
+      const id = `all ${n}`.padEnd(data.length, ".");
+      hub.receive(large, { id, channel: name(`all/${n}`, large), data });
+    }
+    await turnsUntil(() => small.heard.length === 1);
+    // What one session is given in one piece: a part of its 21 messages.
+    expect(deliveredBefore).toBeLessThan(20);
+    await turnsUntil(() => crowd.every(({ heard }) => heard.length === 21));
+    for (const [n, { heard }] of crowd.entries()) {
+      expect(heard.map((id) => id.replace(/\.+$/, ""))).toEqual([
+        `${n}`,
+        ...Array.from({ length: 20 }, (_, index) => `all ${index}`),
+      ]);
+    }
   });
 
   test("a pattern over many channels costs as much as their messages, not as their square", async () => {

@@ -12,14 +12,16 @@ import { expand } from "@pandapush/protocol";
 import type { Encoder, Publication, Session, Subscription } from "./session.js";
 import { type Batch, batchesOf } from "./transports/transport.js";
 
-/** Deliveries stop after this long to let other work in; then they go on. */
-const sliceMs = 5;
-/** Sessions served between two looks at the clock. */
-const sliceSessions = 32;
+/** Long work stops after this long to let other work in; then it goes on. */
+export const sliceMs = 5;
+/** Work between two looks at the clock: a session is 1, and so are `workLength` written characters. */
+const sliceWork = 32;
+const workLength = 4_096;
 /** Subscriptions looked at between two looks at the clock. */
 const sliceSubscriptions = 512;
-/** Publications of one application that are delivered together: bounds what is done in one piece. */
+/** What of one application is delivered together: bounds what is done for a session in one piece. */
 const turnMessages = 1_000;
+const turnLength = 1_048_576;
 
 /** What an application does at this node. */
 export interface AppCounters {
@@ -31,22 +33,34 @@ export interface AppCounters {
 
 /** A publication of the current turn; its text is made once for each encoder. */
 class Gathered {
+  /** In characters. */
+  readonly length: number;
   private encoder: Encoder | undefined;
   private encoded = "";
+  private batch: Batch | undefined;
 
   constructor(
     readonly publication: Publication,
     readonly seq: number,
     /** Who heard its channel or a pattern over it when it came. */
     readonly audience: readonly Set<Subscription>[],
-  ) {}
+  ) {
+    this.length = publication.data.length + (publication.ext?.length ?? 0);
+  }
 
   text(encoder: Encoder): string {
     if (this.encoder !== encoder) {
       this.encoder = encoder;
       this.encoded = encoder.event(this.publication);
+      this.batch = undefined;
     }
     return this.encoded;
+  }
+
+  /** Instead of `made`, a batch of this publication alone, the first such batch that was made. */
+  shared(made: Batch): Batch {
+    this.batch ??= made;
+    return this.batch;
   }
 }
 
@@ -54,18 +68,34 @@ class Gathered {
 class Run {
   private static count = 0;
   readonly number = ++Run.count;
+  /** What it costs to deliver it to one session. */
+  readonly work: number;
   private encoder: Encoder | undefined;
   private encoded: readonly Batch[] = [];
 
-  constructor(readonly gathered: readonly Gathered[]) {}
+  constructor(readonly gathered: readonly Gathered[]) {
+    this.work = 1 + Math.floor(lengthOf(gathered) / workLength);
+  }
 
   batches(encoder: Encoder): readonly Batch[] {
     if (this.encoder !== encoder) {
       this.encoder = encoder;
-      const texts = this.gathered.map((gathered) => gathered.text(encoder));
-      this.encoded = batchesOf(texts, encoder.join);
+      this.encoded = this.encode(encoder);
     }
     return this.encoded;
+  }
+
+  /** A large publication fills a batch by itself: all who hear it share that, whatever else they hear. */
+  private encode(encoder: Encoder): Batch[] {
+    const texts = this.gathered.map((gathered) => gathered.text(encoder));
+    const batches = batchesOf(texts, encoder.join);
+    let at = 0;
+    for (const [index, batch] of batches.entries()) {
+      const first = this.gathered[at];
+      at += batch.messages.length;
+      if (batch.messages.length === 1 && first !== undefined) batches[index] = first.shared(batch);
+    }
+    return batches;
   }
 
   /** What a subscription hears of this run. */
@@ -96,7 +126,14 @@ class App {
   /** The publications of the next delivery, oldest first. */
   take(): Gathered[] {
     const taken = this.gathering;
-    this.gathering = taken.length > turnMessages ? taken.splice(turnMessages) : [];
+    let count = 0;
+    let length = 0;
+    for (const gathered of taken) {
+      if (count === turnMessages || length >= turnLength) break;
+      count++;
+      length += gathered.length;
+    }
+    this.gathering = taken.splice(count);
     return taken;
   }
 
@@ -185,9 +222,10 @@ export class Hub {
     if (app === undefined) return;
     const audience = app.audience(publication.channel);
     if (audience.length === 0) return;
-    app.gathering.push(new Gathered(publication, ++this.seq, audience));
+    const gathered = new Gathered(publication, ++this.seq, audience);
+    app.gathering.push(gathered);
     app.waitingMessages++;
-    app.waitingLength += publication.data.length;
+    app.waitingLength += gathered.length;
     this.ring.add(app);
     this.schedule();
   }
@@ -268,16 +306,18 @@ export class Hub {
       yield* this.deliverToEach(app, channels.values());
     }
     app.waitingMessages -= gathered.length;
-    for (const { publication } of gathered) app.waitingLength -= publication.data.length;
+    app.waitingLength -= lengthOf(gathered);
   }
 
   /** One channel, nobody hears it twice. Who subscribes meanwhile is visited, and `since` skips it. */
   private *deliverToAll(app: App, run: Run, set: Set<Subscription>): Generator<void, void> {
-    let served = 0;
+    let work = 0;
     for (const subscription of set) {
       const heard = run.heardBy(subscription);
-      if (heard !== undefined) this.deliver(app, subscription.session, heard);
-      if (++served % sliceSessions === 0) yield;
+      work += heard === undefined ? 1 : this.deliver(app, subscription.session, heard);
+      if (work < sliceWork) continue;
+      work = 0;
+      yield;
     }
   }
 
@@ -300,16 +340,20 @@ export class Hub {
       }
     }
     const merged = new Map<string, Run>();
-    let served = 0;
+    let work = 0;
     for (const [session, runs] of heardBy) {
-      this.deliver(app, session, mergeRuns(runs, merged));
-      if (++served % sliceSessions === 0) yield;
+      work += this.deliver(app, session, mergeRuns(runs, merged));
+      if (work < sliceWork) continue;
+      work = 0;
+      yield;
     }
   }
 
-  private deliver(app: App, session: Session, run: Run): void {
+  /** @returns how much work it was */
+  private deliver(app: App, session: Session, run: Run): number {
     for (const batch of run.batches(session.encoder)) session.deliver(batch);
     app.delivered += run.gathered.length;
+    return run.work;
   }
 }
 
@@ -319,6 +363,12 @@ export class Hub {
  */
 function audienceOf(gathered: readonly Gathered[] | undefined): readonly Set<Subscription>[] {
   return gathered?.at(-1)?.audience ?? [];
+}
+
+function lengthOf(gathered: readonly Gathered[]): number {
+  let length = 0;
+  for (const each of gathered) length += each.length;
+  return length;
 }
 
 /**

@@ -3,11 +3,12 @@
  * Knows nothing of Bayeux, HTTP or tokens: it is given a Grant and does the deed.
  */
 import { randomFillSync } from "node:crypto";
-import type { AppId, Channel, Grant, KeyId, ParsedChannel, Pattern } from "@pandapush/protocol";
-import { parseChannel } from "@pandapush/protocol";
+import { setImmediate as nextTurn } from "node:timers/promises";
+import type { AppId, Channel, Grant, KeyId, ParsedChannel } from "@pandapush/protocol";
+import { ownText, parseChannel } from "@pandapush/protocol";
 import type { Broker, PublicationHandler } from "./broker/broker.js";
 import { Refusal } from "./errors.js";
-import { Hub, type HubLimits } from "./hub.js";
+import { Hub, type HubLimits, sliceMs } from "./hub.js";
 import { after, type MaybePromise } from "./maybe-promise.js";
 import type { Announce, Presence } from "./presence/presence.js";
 import {
@@ -17,7 +18,9 @@ import {
   Session,
   type SessionLimits,
 } from "./session.js";
-import { Batch } from "./transports/transport.js";
+import { batchesOf } from "./transports/transport.js";
+
+export { maxListLength } from "./presence/presence.js";
 
 export interface NodeLimits extends HubLimits {
   readonly outboxMessages: number;
@@ -109,6 +112,7 @@ export class Node {
 
   /**
    * Effective when it returns (or resolves). Subscribing twice is the same as once.
+   * @param listLength how many characters the list of a presence channel's members may have
    * @returns for a presence channel all its members as JSON text, `{"<id>":{…},…}`
    * @throws Refusal
    */
@@ -116,6 +120,7 @@ export class Node {
     session: Session,
     channel: ParsedChannel,
     grant: Grant,
+    listLength: number,
   ): MaybePromise<string | undefined> {
     const { subscriptionsPerSession } = this.parts.limits;
     const isNew = !session.subscriptions.has(channel.name);
@@ -134,7 +139,7 @@ export class Node {
       // One that is there already under another id changes it without hearing so. PRES-7
       const { appId, name } = channel;
       const join = (): MaybePromise<string> =>
-        this.presence.join(appId, name, session.clientId, presence);
+        this.presence.join(appId, name, session.clientId, presence, listLength);
       const existing = session.subscriptions.get(name);
       const members = existing === undefined ? join() : this.hub.mute(existing, join);
       return after(members, (snapshot) =>
@@ -167,24 +172,20 @@ export class Node {
     if (this.hub.isBusy(grant.appId)) throw new Refusal("busy", [channel]);
     if (isPresence(channel) && claimsMembership(data)) throw new Refusal("membershipPublish");
     this.trafficOf(grant.appId).published++;
-    return this.send(grant.appId, channel, data, ext);
+    // It is kept until its slowest subscriber has it, and is part of a request that may be large.
+    const ownExt = ext === undefined ? undefined : ownText(ext);
+    return this.send(grant.appId, ownText(channel), ownText(data), ownExt);
   }
 
   /**
    * Ends every live subscription made with one of these keys, or in one of these applications,
-   * and tells its client. A rare event: it looks at all subscriptions of this node.
+   * and tells its client. A rare event: it looks at all subscriptions of this node, in slices,
+   * for they may be many. Whoever revokes has seen to it that no new ones are permitted.
    */
   revoke({ appIds, keyIds }: { appIds: readonly AppId[]; keyIds: readonly KeyId[] }): void {
-    const apps = new Set<string>(appIds);
-    const keys = new Set<KeyId | undefined>(keyIds);
     for (const appId of appIds) this.traffic.delete(appId);
-    for (const session of this.sessions.values()) {
-      for (const { name, keyId } of [...session.subscriptions.values()]) {
-        const isGone = apps.has(name.slice(1, name.indexOf("/", 1)));
-        if (isGone) this.endSubscription(session, name, new Refusal("unknownApplication"));
-        else if (keys.has(keyId)) this.endSubscription(session, name, new Refusal("revokedKey"));
-      }
-    }
+    const ended = this.endSubscriptions(new Set(appIds), new Set(keyIds));
+    this.supervise(ended, "end revoked subscriptions");
   }
 
   /** Ends all sessions. */
@@ -225,11 +226,27 @@ export class Node {
     this.parts.onSessionEnd?.(session, reason);
   }
 
-  private endSubscription(session: Session, name: Channel | Pattern, why: Refusal): void {
-    this.unsubscribe(session, name);
-    const { clientId, encoder } = session;
-    const text = encoder.subscriptionEnded(clientId, name, why.toBayeux());
-    session.deliver(new Batch([text], encoder.join));
+  private async endSubscriptions(
+    appIds: ReadonlySet<string>,
+    keyIds: ReadonlySet<KeyId | undefined>,
+  ): Promise<void> {
+    const appGone = new Refusal("unknownApplication").toBayeux();
+    const keyGone = new Refusal("revokedKey").toBayeux();
+    let sliceEnd = performance.now() + sliceMs;
+    for (const session of this.sessions.values()) {
+      const { clientId, encoder } = session;
+      const texts: string[] = [];
+      for (const { name, keyId } of session.subscriptions.values()) {
+        const isAppGone = appIds.has(name.slice(1, name.indexOf("/", 1)));
+        if (!isAppGone && !keyIds.has(keyId)) continue;
+        this.unsubscribe(session, name);
+        texts.push(encoder.subscriptionEnded(clientId, name, isAppGone ? appGone : keyGone));
+      }
+      for (const batch of batchesOf(texts, encoder.join)) session.deliver(batch);
+      if (performance.now() < sliceEnd) continue;
+      await nextTurn();
+      sliceEnd = performance.now() + sliceMs;
+    }
   }
 
   private trafficOf(appId: AppId): Traffic {

@@ -1,6 +1,6 @@
 import type { Channel } from "@pandapush/protocol";
 import { Refusal } from "../errors.js";
-import type { Announce, Presence } from "./presence.js";
+import { type Announce, maxListLength, type Presence } from "./presence.js";
 
 export interface PresenceLimits {
   /** Bytes of one presence object as JSON. */
@@ -10,7 +10,8 @@ export interface PresenceLimits {
 }
 
 interface Present {
-  json: string;
+  /** `"<id>":{…}`, as it stands in lists. */
+  entry: string;
   readonly sessions: Set<string>;
 }
 
@@ -18,6 +19,8 @@ interface Present {
 interface Room {
   readonly members: Map<string, Present>;
   readonly idOfSession: Map<string, string>;
+  /** Characters of the list of members. */
+  listLength: number;
 }
 
 export function createMemoryPresence(limits: PresenceLimits, announce: Announce): Presence {
@@ -32,12 +35,13 @@ export function createMemoryPresence(limits: PresenceLimits, announce: Announce)
     present?.sessions.delete(clientId);
     if (present?.sessions.size !== 0) return;
     room.members.delete(id);
+    room.listLength -= lengthInList(present.entry);
     if (room.members.size === 0) rooms.delete(channel);
     announce(appId, channel, `{"unsubscribe":{${JSON.stringify(id)}:null}}`);
   };
 
   return {
-    join(appId, channel, clientId, member) {
+    join(appId, channel, clientId, member, listLength) {
       if (Buffer.byteLength(member.json) > limits.presenceBytes) {
         throw new Refusal(
           "presenceTooLarge",
@@ -45,34 +49,62 @@ export function createMemoryPresence(limits: PresenceLimits, announce: Announce)
           `The presence object may have ${limits.presenceBytes} bytes.`,
         );
       }
+      const entry = `${JSON.stringify(member.id)}:${member.json}`;
       const before = rooms.get(channel);
-      const isNew = before?.members.has(member.id) !== true;
-      if (isNew && (before?.members.size ?? 0) >= limits.presenceMembers) {
+      const known = before?.members.get(member.id);
+      if (known === undefined && (before?.members.size ?? 0) >= limits.presenceMembers) {
         throw new Refusal(
           "presenceFull",
           [],
           `A presence channel holds ${limits.presenceMembers} members.`,
         );
       }
+      const growth = lengthInList(entry) - (known === undefined ? 0 : lengthInList(known.entry));
+      requireAllowed((before?.listLength ?? emptyListLength) + growth, listLength);
       if (before?.idOfSession.get(clientId) !== member.id) leave(appId, channel, clientId);
       let room = rooms.get(channel);
       if (room === undefined) {
-        room = { members: new Map(), idOfSession: new Map() };
+        room = { members: new Map(), idOfSession: new Map(), listLength: emptyListLength };
         rooms.set(channel, room);
       }
       room.idOfSession.set(clientId, member.id);
       const present = room.members.get(member.id);
       if (present === undefined) {
-        room.members.set(member.id, { json: member.json, sessions: new Set([clientId]) });
-        announce(appId, channel, `{"subscribe":{${JSON.stringify(member.id)}:${member.json}}}`);
+        room.members.set(member.id, { entry, sessions: new Set([clientId]) });
+        announce(appId, channel, `{"subscribe":{${entry}}}`);
       } else {
-        present.json = member.json;
+        present.entry = entry;
         present.sessions.add(clientId);
       }
-      const members: string[] = [];
-      for (const [id, { json }] of room.members) members.push(`${JSON.stringify(id)}:${json}`);
-      return `{${members.join(",")}}`;
+      room.listLength += growth;
+      return `{${Array.from(room.members.values(), (each) => each.entry).join(",")}}`;
     },
     leave,
   };
+}
+
+/** `{` and `}`, less the comma that the first member has not. */
+const emptyListLength = 1;
+
+/** With the comma in front of it. */
+function lengthInList(entry: string): number {
+  return entry.length + 1;
+}
+
+/** @param allowed what this request may still be answered with */
+function requireAllowed(listLength: number, allowed: number): void {
+  if (listLength > maxListLength) {
+    throw new Refusal(
+      "presenceFull",
+      [],
+      `The list of a presence channel's members may have ${maxListLength} characters.`,
+    );
+  }
+  if (listLength > allowed) {
+    throw new Refusal(
+      "batchTooLong",
+      [],
+      `The lists of members in the replies to one request may have ${maxListLength} characters; join in several.`,
+    );
+  }
 }
