@@ -260,7 +260,10 @@ export function sentences(
       });
     }
 
-    sentence("gets what was published while its connection was cut", async () => {
+    // Faye's server answers a poll that is gone, and the message goes with it.
+    const isLost = isFaye && kind.transport === "long-polling";
+    const kept = isLost ? it.skip : sentence;
+    kept("gets what was published while its connection was cut", async () => {
       const proxy = await TcpProxy.start(deployment().url);
       const cutOff = await kind.open(proxy.url);
       try {
@@ -275,11 +278,9 @@ export function sentences(
         await proxy.cut();
         await publish(deployment(), channel, "meanwhile");
         proxy.mend();
-        // Faye's server answers a poll that is gone, and the message goes with it.
-        const isLost = isFaye && kind.transport === "long-polling";
-        if (!isLost) expect(await subscription.next(3 * holdMs)).toBe("meanwhile");
+        expect(await subscription.next(3 * holdMs)).toBe("meanwhile");
         await publish(deployment(), channel, "afterwards");
-        expect(await subscription.next(3 * holdMs)).toBe("afterwards");
+        expect(await subscription.next()).toBe("afterwards");
       } finally {
         await cutOff.close();
         await proxy.close();
