@@ -1,7 +1,8 @@
 /** Chooses the implementations, puts the parts together, listens, and drains. */
 import { once } from "node:events";
-import { createServer, type Server as HttpServer } from "node:http";
+import { createServer, type Server as HttpServer, type IncomingMessage } from "node:http";
 import type { AddressInfo } from "node:net";
+import type { Duplex } from "node:stream";
 import { setTimeout as delay } from "node:timers/promises";
 import { createAuthorize } from "./auth/authorize.js";
 import { KeyTable } from "./auth/keys.js";
@@ -27,6 +28,8 @@ const keepAliveMs = 75_000;
 const requestTimeoutMs = 60_000;
 /** How often a draining server looks for connections that have become idle. */
 const drainPollMs = 50;
+/** What the last counts of the keys' use may take to be written, however long the draining took. */
+const lastWriteMs = 500;
 
 export interface RunningServer {
   /** `http://localhost:<port>` */
@@ -93,7 +96,14 @@ export async function startServer(
     onSlowConsumer,
     logError,
   });
-  const polling = new PollingTransport(bayeux, { ...limits, addressOf, onSlowConsumer, logError });
+  const polling = new PollingTransport(bayeux, {
+    ...limits,
+    // As for a WebSocket that answers no pings.
+    unreadMs: pingIntervalMs,
+    addressOf,
+    onSlowConsumer,
+    logError,
+  });
 
   const app = createApp({
     authorize,
@@ -105,12 +115,15 @@ export async function startServer(
       const server = createServer(
         { keepAliveTimeout: keepAliveMs, requestTimeout: requestTimeoutMs },
         (request, response) => {
+          toOriginForm(request);
           if (PollingTransport.accepts(request)) polling.handle(request, response);
           else handle(request, response);
         },
       );
       server.on("upgrade", (request, socket, head) => {
-        if (PollingTransport.accepts(request)) websocket.upgrade(request, socket, head);
+        toOriginForm(request);
+        if (!isWebSocket(request)) server.emit("connection", withoutUpgrade(request, socket, head));
+        else if (PollingTransport.accepts(request)) websocket.upgrade(request, socket, head);
         else refuse(socket, 404, "WebSockets are at /push");
       });
       return server;
@@ -139,17 +152,49 @@ export async function startServer(
     store,
     keys,
     async close() {
+      const deadline = performance.now() + config.drainMs;
       const closed = once(app.server, "close");
       app.server.close();
       bayeux.drain();
       await node.close();
       websocket.close();
-      await drained(app.server, closed, config.drainMs);
+      await drained(app.server, closed, deadline);
       websocket.terminate();
       app.server.closeAllConnections();
-      await release();
+      // Another process may keep the database locked.
+      const leftMs = Math.max(deadline - performance.now(), lastWriteMs);
+      await Promise.race([release(), delay(leftMs, undefined, { ref: false })]);
     },
   };
+}
+
+/** Proxies are asked with the whole address, and some pass it on as it is. RFC 9112, section 3.2.2 */
+function toOriginForm(request: IncomingMessage): void {
+  const { url = "/" } = request;
+  if (url.startsWith("/")) return;
+  request.url = url.replace(/^https?:\/\/[^/?#]*\/?/i, "/");
+}
+
+function isWebSocket({ headers }: IncomingMessage): boolean {
+  return headers.upgrade?.toLowerCase() === "websocket";
+}
+
+/**
+ * Many clients of HTTP offer HTTP/2 with their first request; who does not want it answers as if
+ * they had not (RFC 9110, section 7.8). But Node stops reading HTTP at an upgrade: so the
+ * request is put back to where it was read from.
+ *
+ * @returns the connection, as if it were new
+ */
+function withoutUpgrade(request: IncomingMessage, socket: Duplex, head: Buffer): Duplex {
+  const { method, url, httpVersion, rawHeaders } = request;
+  const lines = [`${method} ${url} HTTP/${httpVersion}`];
+  for (let i = 0; i < rawHeaders.length; i += 2) {
+    const [name = "", value = ""] = rawHeaders.slice(i, i + 2);
+    if (name.toLowerCase() !== "upgrade") lines.push(`${name}: ${value}`);
+  }
+  socket.unshift(Buffer.concat([Buffer.from(`${lines.join("\r\n")}\r\n\r\n`, "latin1"), head]));
+  return socket;
 }
 
 async function listen(server: HttpServer, { port, host }: Config): Promise<number> {
@@ -158,13 +203,12 @@ async function listen(server: HttpServer, { port, host }: Config): Promise<numbe
   return (server.address() as AddressInfo).port;
 }
 
-/** Until all connections are closed, or `drainMs` have passed. */
+/** Until all connections are closed, or it is too late. */
 async function drained(
   server: HttpServer,
   closed: Promise<unknown>,
-  drainMs: number,
+  deadline: number,
 ): Promise<void> {
-  const deadline = performance.now() + drainMs;
   let isClosed = false;
   const noticed = closed.then(() => {
     isClosed = true;

@@ -524,6 +524,8 @@ describe("requests that cannot be published", () => {
     "/channel/app/public/a.b",
     "/channel/app/public/a%2Fb",
     "/channel/app/public/%2A",
+    "/channel/app/public/%E0%A4",
+    "/channel/app/public/%",
     `/channel/app/public/${"x".repeat(600)}`,
   ])("to no channel are answered 404 with the grammar: %s", async (path) => {
     const { details } = expectRefusal(await post("1", {}, path), 404, "No such channel");
@@ -568,7 +570,7 @@ describe("requests that cannot be published", () => {
   });
 
   it.each([
-    ["a bad address", "GET /channel/% HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 400],
+    ["a bad address", "GET /% HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 400],
     ["garbage", "\x16\x03\x01\r\n\r\n", 400],
     ["a bad header", "GET / HTTP/1.1\r\nHost: x\r\nbad header\r\n\r\n", 400],
     ["too long a header", `GET / HTTP/1.1\r\nX: ${"x".repeat(20_000)}\r\n\r\n`, 431],

@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { AppId, KeyId } from "@pandapush/protocol";
 import Database from "libsql";
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { openStore } from "../storage/sql.js";
 import type { Store } from "../storage/store.js";
 import { KeyTable, type Revoked } from "./keys.js";
@@ -31,6 +31,8 @@ beforeEach(async () => {
 });
 
 afterEach(async () => {
+  vi.useRealTimers();
+  vi.restoreAllMocks();
   await keys.close();
   await other.close();
   await store.close();
@@ -86,6 +88,39 @@ describe("the table of live keys", () => {
     expect(keys.hasApp("nobody" as AppId)).toBe(false);
     await addKey();
     await expect.poll(() => keys.find(appId, keyId), soon).toMatchObject({ id: keyId });
+  });
+
+  test("[AUTH-16] finds a key and an application that were asked for before they existed", async () => {
+    // No reload comes to help: time goes on by hand.
+    vi.useFakeTimers({ toFake: ["setInterval", "performance"] });
+    const table = await loadTable();
+    const newApp = "newapp" as AppId;
+    expect(await table.find(appId, keyId)).toBeUndefined();
+    expect(await table.find(newApp, keyId)).toBeUndefined();
+    vi.advanceTimersByTime(100);
+    await addKey();
+    expect(await table.find(appId, keyId)).toMatchObject({ id: keyId });
+    await other.addApplication({ id: newApp, name: null, createdBy: "ann" });
+    vi.advanceTimersByTime(100);
+    expect(await table.hasApp(newApp)).toBe(true);
+    await table.close();
+  });
+
+  test("asks the database for its version, and nothing else, about ids that do not exist still", async () => {
+    vi.useFakeTimers({ toFake: ["setInterval", "performance"] });
+    const table = await loadTable();
+    // The first two find out the version that the absence belongs to.
+    for (let i = 0; i < 2; i++) {
+      expect(await table.find(appId, keyId)).toBeUndefined();
+      vi.advanceTimersByTime(100);
+    }
+    const lookups = vi.spyOn(store, "findKey");
+    const versions = vi.spyOn(store, "version");
+    const asked = Array.from({ length: 100 }, async () => table.find(appId, keyId));
+    expect(new Set(await Promise.all(asked))).toEqual(new Set([undefined]));
+    expect(table.find(appId, keyId)).toBeUndefined();
+    expect([lookups.mock.calls.length, versions.mock.calls.length]).toEqual([0, 1]);
+    await table.close();
   });
 
   test("forgets at once, when told of a change, that an id did not exist", async () => {

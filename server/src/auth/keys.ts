@@ -35,9 +35,11 @@ const pollMs = 500;
 const maxLookups = 500;
 const lookupWindowMs = 1000;
 
-/** How long, and for how many ids, "there is none" is remembered. */
+/** How long at most, and for how many ids, "there is none" is remembered. */
 const absentMs = 1000;
 const maxAbsent = 10_000;
+/** How long it is believed without asking the database whether another process has written. */
+const believedMs = 10;
 
 /** Longer ids are not in the database, whose columns end there. */
 const maxIdLength = 255;
@@ -58,14 +60,17 @@ export class KeyTable {
   /** Something was written since the running load began: what it reads may be older. */
   private isLoadOutdated = false;
   private isFailing = false;
-  /** Tells a lookup that the table was replaced while it was under way. */
+  /** Tells a lookup that the database was changed while it was under way. */
   private generation = 0;
 
   private readonly lookups = new Map<string, Promise<void>>();
   private readonly lookupCounts = new Map<string, number>();
   private lookupWindowEnd = 0;
-  /** Until when an id is known not to exist. */
+  /** When an id was found not to exist, in a database that was of this version or an older one. */
   private readonly absent = new Map<string, number>();
+  private absentVersion: number | undefined;
+  private absentCheckedAt = 0;
+  private checking: Promise<void> | undefined;
 
   private readonly revokedListeners: ((revoked: Revoked) => void)[] = [];
   private uses = new Map<KeyId, { count: number; lastUsed: number }>();
@@ -245,7 +250,13 @@ export class KeyTable {
     if (name.length > appId.length + 1 + maxIdLength || appId.length > maxIdLength)
       return undefined;
     const now = performance.now();
-    if ((this.absent.get(name) ?? 0) > now) return undefined;
+    const absentAt = this.absent.get(name);
+    if (absentAt !== undefined && now < absentAt + absentMs) {
+      if (now < Math.max(absentAt, this.absentCheckedAt) + believedMs) return undefined;
+      return this.checkAbsent().then(() =>
+        this.absent.has(name) ? undefined : this.lookUp(name, appId, query),
+      );
+    }
     this.countLookup(appId, now);
     const lookup = this.runLookup(name, query).finally(() => this.lookups.delete(name));
     this.lookups.set(name, lookup);
@@ -257,7 +268,8 @@ export class KeyTable {
     query: () => Promise<(() => void) | undefined>,
   ): Promise<void> {
     for (;;) {
-      const generation = this.generation;
+      const { generation } = this;
+      const startedAt = performance.now();
       let put: (() => void) | undefined;
       try {
         put = await query();
@@ -269,7 +281,7 @@ export class KeyTable {
       if (generation !== this.generation) continue;
       if (put === undefined) {
         if (this.absent.size >= maxAbsent) this.absent.clear();
-        this.absent.set(name, performance.now() + absentMs);
+        this.absent.set(name, startedAt);
       } else {
         put();
         // A load that read before this id was made would take it for a revoked one.
@@ -277,6 +289,30 @@ export class KeyTable {
       }
       return;
     }
+  }
+
+  /** Forgets what did not exist when another process has written since. */
+  private checkAbsent(): Promise<void> {
+    this.checking ??= this.runCheck().finally(() => {
+      this.checking = undefined;
+    });
+    return this.checking;
+  }
+
+  private async runCheck(): Promise<void> {
+    const startedAt = performance.now();
+    let version: number | undefined;
+    try {
+      version = await this.store.version();
+    } catch (error) {
+      this.options.report("It cannot be found out whether there are new keys", error);
+      throw new Refusal("unavailable");
+    }
+    this.absentCheckedAt = startedAt;
+    if (version === this.absentVersion) return;
+    this.absentVersion = version;
+    this.absent.clear();
+    this.generation++;
   }
 
   private countLookup(appId: AppId, now: number): void {

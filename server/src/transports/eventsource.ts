@@ -26,7 +26,7 @@ export class EventSourceConnection implements PushConnection, Source {
   session: Session | undefined;
   isGone = false;
   private readonly unconfirmed: Unconfirmed;
-  /** Bytes handed over at once, which no client can have read yet. */
+  /** Most bytes that were handed over at once: no client can have read them yet. */
   private handedOver = 0;
   private readonly pingTimer: NodeJS.Timeout;
 
@@ -59,15 +59,14 @@ export class EventSourceConnection implements PushConnection, Source {
 
   deliver(batch: Batch, receiver: Receiver): void {
     this.write(batch, receiver);
-    const { writableLength } = this.socket;
-    if (writableLength === 0) this.handedOver = 0;
-    if (writableLength <= this.options.socketBufferBytes + this.handedOver) return;
-    this.options.onSlowConsumer(this.session);
-    this.response.destroy();
+    this.watchBuffer();
   }
 
   handOver(batches: readonly Batch[], receiver: Receiver): void {
-    for (const batch of batches) this.handedOver += this.write(batch, receiver);
+    let length = 0;
+    for (const batch of batches) length += this.write(batch, receiver);
+    this.handedOver = Math.max(this.handedOver, length);
+    this.watchBuffer();
   }
 
   release(receiver: Receiver): readonly string[] {
@@ -91,6 +90,15 @@ export class EventSourceConnection implements PushConnection, Source {
     this.unconfirmed.add(batch, receiver);
     this.socket.write(event, this.unconfirmed.confirm);
     return event.length;
+  }
+
+  /** A slow consumer's stream ends; its session goes on. LIM-4 */
+  private watchBuffer(): void {
+    const { writableLength } = this.socket;
+    if (writableLength === 0) this.handedOver = 0;
+    if (writableLength <= this.options.socketBufferBytes + this.handedOver) return;
+    this.options.onSlowConsumer(this.session);
+    this.response.destroy();
   }
 
   private closed(): void {

@@ -4,11 +4,15 @@ import type { IncomingMessage, OutgoingHttpHeaders, ServerResponse } from "node:
 import { MalformedBatch } from "@pandapush/protocol";
 import type { Bayeux, Source } from "../bayeux.js";
 import { catalogue } from "../errors.js";
+import type { Session } from "../session.js";
 import { EventSourceConnection, type EventSourceOptions } from "./eventsource.js";
 import { isScriptPath, serveScript } from "./faye-script.js";
+import { Turns } from "./turns.js";
 
 export interface PollingOptions extends EventSourceOptions {
   readonly messageBytes: number;
+  /** An answer of which its client reads nothing for this long is given up. */
+  readonly unreadMs: number;
   readonly addressOf: (request: IncomingMessage) => string | undefined;
   readonly logError: (error: unknown, what: string) => void;
 }
@@ -33,9 +37,13 @@ class BadRequest extends Error {
 }
 
 export class PollingTransport {
+  private readonly turns = new Turns();
+  /** Answers of which the kernel has not taken all yet, by the session that they are for. */
+  readonly unread = new WeakMap<Session, Poll>();
+
   constructor(
-    private readonly bayeux: Bayeux,
-    private readonly options: PollingOptions,
+    readonly bayeux: Bayeux,
+    readonly options: PollingOptions,
   ) {}
 
   /** Whether the request is Bayeux's; otherwise it is the REST server's. */
@@ -83,35 +91,16 @@ export class PollingTransport {
   ): Promise<void> {
     if (message === null) throw new BadRequest('The parameter "message" is missing.');
     if (Buffer.byteLength(message) > this.options.messageBytes) throw this.tooLarge();
-    const headers = replyHeaders(request, callback);
-    let putBack: (() => void) | undefined;
-    let isSent = false;
-    const source: Source = {
-      push: undefined,
-      address: this.options.addressOf(request),
-      session: undefined,
-      isGone: false,
-      respond(text, lost) {
-        if (response.destroyed) return lost?.();
-        putBack = lost;
-        const body = callback === undefined ? text : `/**/${callback}(${escapeForScript(text)});`;
-        response.writeHead(200, { ...headers, "Content-Length": Buffer.byteLength(body) });
-        response.end(body);
-      },
-    };
-    response.once("finish", () => {
-      // Node also says so of a socket that was destroyed with bytes still in it.
-      isSent = !request.socket.destroyed;
-    });
-    response.once("close", () => {
-      this.bayeux.closed(source);
-      // Aborted before the kernel took it all: what it carried waits for the next connect. CON-8
-      if (!isSent) putBack?.();
-    });
-    await this.bayeux.receive(source, message);
+    const poll = new Poll(request, response, callback, this);
+    await this.turns.do(() => this.bayeux.receive(poll, message));
   }
 
   private openStream(path: string, request: IncomingMessage, response: ServerResponse): void {
+    // Another request of its connection is to be answered first: until then it must write nothing.
+    if (response.socket === null) {
+      response.once("socket", () => this.openStream(path, request, response));
+      return;
+    }
     const { addressOf } = this.options;
     const stream = new EventSourceConnection(
       response,
@@ -146,6 +135,85 @@ export class PollingTransport {
   }
 }
 
+/** One request: a source of messages, and their answer. */
+class Poll implements Source {
+  readonly push = undefined;
+  readonly address: string | undefined;
+  isGone = false;
+  private boundSession: Session | undefined;
+  /** To be called when the kernel does not take the answer. */
+  private lost: (() => void) | undefined;
+
+  constructor(
+    private readonly request: IncomingMessage,
+    private readonly response: ServerResponse,
+    private readonly callback: string | undefined,
+    private readonly transport: PollingTransport,
+  ) {
+    this.address = transport.options.addressOf(request);
+    response.once("finish", () => {
+      // Node also says so of a socket that was destroyed with bytes still in it.
+      if (!request.socket.destroyed) this.lost = undefined;
+    });
+    response.once("close", () => {
+      transport.bayeux.closed(this);
+      this.putBack();
+    });
+  }
+
+  get session(): Session | undefined {
+    return this.boundSession;
+  }
+
+  set session(session: Session | undefined) {
+    this.boundSession = session;
+    // A client that connects again waits for its last answer no longer.
+    if (session !== undefined) this.transport.unread.get(session)?.giveUp();
+  }
+
+  respond(text: string, lost: (() => void) | undefined): void {
+    // To a response that stands behind another one nobody tells that their connection is gone.
+    if (this.response.destroyed || this.request.socket.destroyed) {
+      lost?.();
+      return;
+    }
+    this.lost = lost;
+    const name = this.callback;
+    const body = name === undefined ? text : `/**/${name}(${escapeForScript(text)});`;
+    const headers = replyHeaders(this.request, name);
+    headers["Content-Length"] = Buffer.byteLength(body);
+    this.response.writeHead(200, headers);
+    this.response.end(body);
+    // Nearly always the kernel has taken it all by now.
+    if (this.response.writableLength > 0) this.watch();
+  }
+
+  /** An answer that its client does not read must not stay here for ever. LIM-4 */
+  private watch(): void {
+    const session = this.boundSession;
+    const { unread, options } = this.transport;
+    if (session !== undefined) unread.set(session, this);
+    this.response.setTimeout(options.unreadMs, () => this.giveUp());
+    // In front of Node's own listener, which then sets how long the connection may be idle.
+    this.response.prependOnceListener("finish", () => {
+      this.request.socket.setTimeout(0);
+      if (session !== undefined && unread.get(session) === this) unread.delete(session);
+    });
+  }
+
+  /** What it carried waits for the session's next connect, or comes with it. CON-8 */
+  private giveUp(): void {
+    this.response.destroy();
+    this.putBack();
+  }
+
+  private putBack(): void {
+    const lost = this.lost;
+    this.lost = undefined;
+    lost?.();
+  }
+}
+
 function pathOf({ url = "/" }: IncomingMessage): string {
   const end = url.indexOf("?");
   return end === -1 ? url : url.slice(0, end);
@@ -164,7 +232,7 @@ function isJson({ headers }: IncomingMessage): boolean {
 /** The type must be an item of its own, without parameters. TR-ES-1 */
 function wantsEventStream({ method, headers }: IncomingMessage): boolean {
   if (method !== "GET") return false;
-  return (headers.accept ?? "").split(/\s*,\s*/).includes("text/event-stream");
+  return (headers.accept ?? "").split(",").some((item) => item.trim() === "text/event-stream");
 }
 
 /**

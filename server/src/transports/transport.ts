@@ -65,8 +65,8 @@ export interface PushConnection {
   /** Writes at once, or closes the connection when its peer reads too slowly. */
   deliver(batch: Batch, receiver: Receiver): void;
   /**
-   * Writes what had to wait for this connection. It does not count as read too slowly: a client
-   * that was away cannot have read it.
+   * Writes what had to wait for this connection. The largest of these does not count as read too
+   * slowly: a client that was away cannot have read it.
    */
   handOver(batches: readonly Batch[], receiver: Receiver): void;
   /**

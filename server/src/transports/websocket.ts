@@ -3,6 +3,7 @@
  * written here, complete, to the socket that the upgrade handed over: one buffer for all who
  * hear the same.
  */
+import { isUtf8 } from "node:buffer";
 import type { IncomingMessage } from "node:http";
 import type { Duplex } from "node:stream";
 import { MalformedBatch } from "@pandapush/protocol";
@@ -13,6 +14,7 @@ import type { Session } from "../session.js";
 import { AddressCounter } from "./address.js";
 import { textFrame, textFrames } from "./frame.js";
 import type { Batch, CloseReason, PushConnection, Receiver } from "./transport.js";
+import { Turns } from "./turns.js";
 import { Unconfirmed } from "./unconfirmed.js";
 
 export interface WebSocketLimits {
@@ -43,6 +45,7 @@ export class WebSocketTransport {
   private readonly server: WebSocketServerOf<typeof OpenSocket>;
   private readonly slots = Array.from({ length: pingSlots }, () => new Set<Connection>());
   private readonly unbound: AddressCounter;
+  readonly turns = new Turns();
   private readonly pingTimer: NodeJS.Timeout;
   private opened = 0;
   private pinged = 0;
@@ -57,6 +60,8 @@ export class WebSocketTransport {
       WebSocket: OpenSocket,
       clientTracking: false,
       perMessageDeflate: false,
+      // The library would cut a client that sends more than 60 pings in one go.
+      autoPong: false,
       maxPayload: options.limits.messageBytes,
       // A client fails a connection whose server selects a subprotocol it did not ask for. TR-WS-2
       handleProtocols: () => false,
@@ -96,7 +101,15 @@ export class WebSocketTransport {
     for (const slot of this.slots) for (const connection of slot) connection.cut();
   }
 
-  /** The socket of this address is unbound no longer. */
+  /**
+   * A socket of this address is bound to no session.
+   * @returns false when there are too many of them
+   */
+  count(address: string | undefined): boolean {
+    return this.unbound.add(address);
+  }
+
+  /** It is bound, or gone. */
   uncount(address: string | undefined): void {
     this.unbound.remove(address);
   }
@@ -112,15 +125,19 @@ export class WebSocketTransport {
 class OpenSocket extends WebSocket {
   connection: Connection | undefined;
 
-  /** The library closes too, when the client does: what is answered by then goes first. */
+  /** The library closes too, when the client does or breaks the protocol. */
   override close(code?: number, reason?: string): void {
-    this.connection?.writeReplies();
+    this.connection?.leave();
     super.close(code, reason);
   }
 }
 
-function onMessage(this: WebSocket, data: Buffer): void {
-  connectionOf(this)?.receive(data);
+function onMessage(this: WebSocket, data: Buffer, isBinary: boolean): void {
+  connectionOf(this)?.receive(data, isBinary);
+}
+
+function onPing(this: WebSocket, payload: Buffer): void {
+  connectionOf(this)?.pong(payload);
 }
 
 function onPong(this: WebSocket): void {
@@ -142,21 +159,28 @@ function writeReplies(connection: Connection): void {
   connection.writeReplies();
 }
 
+function writePong(connection: Connection): void {
+  connection.writePong();
+}
+
 /** One socket: a source of messages and, once a connect binds a session, a way to push to it. */
 class Connection implements PushConnection, Source {
   readonly kind = "websocket";
   readonly push = this;
   private boundSession: Session | undefined;
   private readonly unconfirmed: Unconfirmed;
-  /** Bytes handed over at once, which no client can have read yet. */
+  /** Most bytes that were handed over at once: no client can have read them yet. */
   private handedOver = 0;
+  /** A Close frame was written, or the socket is closed: nothing may be written any more. */
   isGone = false;
   /** Replies to the frames of this turn. */
   private replies: string[] | undefined;
-  /** Frames that came while the one before them waits for a lookup. */
+  /** Frames that came while the one before them waits for a lookup, or that were put off. */
   private waiting: string[] | undefined;
-  private isCounted = true;
-  private isClosing = false;
+  /** What the last ping of this turn brought. */
+  private pinged: Buffer | undefined;
+  /** It counts as a socket that carries no session. */
+  private isUnbound = true;
   private hasAnswered = true;
   private lastHeardAt = Date.now();
 
@@ -170,6 +194,7 @@ class Connection implements PushConnection, Source {
     ws.connection = this;
     this.unconfirmed = new Unconfirmed(socket);
     ws.on("message", onMessage);
+    ws.on("ping", onPing);
     ws.on("pong", onPong);
     ws.on("error", onError);
     ws.on("close", onClose);
@@ -187,26 +212,46 @@ class Connection implements PushConnection, Source {
   deliver(batch: Batch, receiver: Receiver): void {
     // What was answered before is also sent before.
     this.writeReplies();
+    if (this.isGone) {
+      receiver.putBack(batch.messages);
+      return;
+    }
     this.write(batch, receiver);
     this.watchBuffer();
   }
 
   handOver(batches: readonly Batch[], receiver: Receiver): void {
     this.writeReplies();
-    for (const batch of batches) this.handedOver += this.write(batch, receiver);
-    if (this.socket.writableLength === 0) this.handedOver = 0;
+    if (this.isGone) {
+      receiver.putBack(batches.flatMap(({ messages }) => messages));
+      return;
+    }
+    let length = 0;
+    for (const batch of batches) length += this.write(batch, receiver);
+    this.handedOver = Math.max(this.handedOver, length);
+    this.watchBuffer();
   }
 
   release(receiver: Receiver): readonly string[] {
     const messages = this.unconfirmed.take(receiver);
     if (messages.length > 0) this.cut();
+    else this.unbind();
     return messages;
   }
 
   close(reason: CloseReason): void {
-    this.writeReplies();
-    this.isClosing = true;
     this.ws.close(closeCodes[reason].code, closeCodes[reason].reason);
+  }
+
+  /**
+   * Before the Close frame: what was answered goes first, and what comes for the session from now
+   * on waits in its own, bounded outbox for its next connection. TR-WS-6
+   */
+  leave(): void {
+    this.writeReplies();
+    this.isGone = true;
+    this.boundSession?.forget(this);
+    this.boundSession?.detach(this, true);
   }
 
   cut(): void {
@@ -219,11 +264,11 @@ class Connection implements PushConnection, Source {
       this.cut();
       return;
     }
-    if (this.boundSession === undefined && Date.now() - this.lastHeardAt > unboundMs) {
+    if (this.isGone) return;
+    if (this.isUnbound && Date.now() - this.lastHeardAt > unboundMs) {
       this.close("idle");
       return;
     }
-    if (this.isClosing) return;
     this.hasAnswered = false;
     this.ws.ping();
   }
@@ -232,18 +277,44 @@ class Connection implements PushConnection, Source {
     this.hasAnswered = true;
   }
 
-  receive(data: Buffer): void {
+  /** Of the pings of one read the last is answered. RFC 6455, section 5.5.3 */
+  pong(payload: Buffer): void {
+    if (this.pinged === undefined) process.nextTick(writePong, this);
+    this.pinged = payload;
+  }
+
+  writePong(): void {
+    if (!this.isGone) this.ws.pong(this.pinged);
+    this.pinged = undefined;
+    this.watchBuffer();
+  }
+
+  receive(data: Buffer, isBinary: boolean): void {
     this.lastHeardAt = Date.now();
     this.hasAnswered = true;
-    if (this.isClosing) return;
+    if (this.isGone) return;
+    // In text frames the library looks for it.
+    if (isBinary && !isUtf8(data)) {
+      this.close("notUtf8");
+      return;
+    }
     const text = data.toString();
-    if (this.waiting === undefined) this.run(text);
-    else this.waiting.push(text);
+    if (this.waiting !== undefined) {
+      this.waiting.push(text);
+    } else if (this.transport.turns.hasTime()) {
+      this.run(text);
+    } else {
+      this.wait([text]);
+      this.transport.turns.putOff(this);
+    }
   }
 
   /** Replies to the frames of one read travel in one write. */
-  respond(text: string): void {
-    if (this.isClosing) return;
+  respond(text: string, lost?: () => void): void {
+    if (this.isGone) {
+      lost?.();
+      return;
+    }
     if (this.replies === undefined) {
       this.replies = [text];
       process.nextTick(writeReplies, this);
@@ -268,18 +339,33 @@ class Connection implements PushConnection, Source {
     this.unconfirmed.putBackAll();
   }
 
+  /** Runs the frames that wait, as long as the turn has time and none waits for a lookup. */
+  goOn(): void {
+    const { turns } = this.transport;
+    const waiting = this.waiting ?? [];
+    this.waiting = undefined;
+    while (this.waiting === undefined && turns.hasTime()) {
+      const next = waiting.shift();
+      if (next === undefined) {
+        this.ws.resume();
+        return;
+      }
+      this.run(next);
+    }
+    if (this.waiting === undefined) turns.putOff(this);
+    this.waiting = waiting;
+  }
+
   /** One frame after the other: what waits for a lookup is not overtaken. */
   private run(text: string): void {
     const { bayeux, options } = this.transport;
     try {
       const done = bayeux.receive(this, text);
       if (!(done instanceof Promise)) return;
-      this.waiting = [];
-      // Only frames that were read already can come before the pause has its effect.
-      this.ws.pause();
+      this.wait([]);
       done
         .catch((error: unknown) => options.logError(error, "run a batch"))
-        .finally(() => this.runWaiting());
+        .finally(() => this.goOn());
     } catch (error) {
       if (!(error instanceof MalformedBatch)) options.logError(error, "run a batch");
       // Without a reply old clients would close the socket and resend for ever. MSG-6
@@ -288,19 +374,10 @@ class Connection implements PushConnection, Source {
     }
   }
 
-  private runWaiting(): void {
-    const waiting = this.waiting ?? [];
-    this.waiting = undefined;
-    while (this.waiting === undefined) {
-      const next = waiting.shift();
-      if (next === undefined) {
-        this.ws.resume();
-        return;
-      }
-      this.run(next);
-    }
-    // The last one waits again, and what is left behind it.
+  private wait(waiting: string[]): void {
     this.waiting = waiting;
+    // Only frames that were read already can come before the pause has its effect.
+    this.ws.pause();
   }
 
   private write(batch: Batch, receiver: Receiver): number {
@@ -317,22 +394,24 @@ class Connection implements PushConnection, Source {
     if (writableLength > socketBufferBytes + this.handedOver) this.tooSlow();
   }
 
-  /**
-   * The client does not read what it is sent. Its session goes on in its own, bounded outbox; the
-   * socket gets a last chance to read what is buffered. LIM-4
-   */
+  /** The client does not read what it is sent. It gets a last chance to read what is buffered. LIM-4 */
   private tooSlow(): void {
-    if (this.isClosing) return;
+    if (this.isGone) return;
     this.transport.options.onSlowConsumer(this.boundSession);
-    this.boundSession?.forget(this);
-    this.boundSession?.detach(this, true);
     this.close("slowConsumer");
     setTimeout(() => this.cut(), slowConsumerGraceMs).unref();
   }
 
+  /** Its session has moved to another connection: it is as one that never had any. LIM-6 */
+  private unbind(): void {
+    if (this.isGone || this.isUnbound) return;
+    this.isUnbound = this.transport.count(this.address);
+    if (!this.isUnbound) this.close("idle");
+  }
+
   private uncount(): void {
-    if (!this.isCounted) return;
-    this.isCounted = false;
+    if (!this.isUnbound) return;
+    this.isUnbound = false;
     this.transport.uncount(this.address);
   }
 }

@@ -1,5 +1,5 @@
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
-import { appId, Poller, startTestServer, type TestServer } from "../harness.js";
+import { appId, Poller, Socket, startTestServer, type TestServer } from "../harness.js";
 import { basicAuth, eachInParallel, expectServes, RawSocket } from "./raw.js";
 
 let server: TestServer;
@@ -41,6 +41,82 @@ describe("requests that cannot be read are refused and their connection closed",
     // Nothing behind it was taken for a second request.
     expect(socket.received.toString("latin1")).not.toContain("HTTP/1.1 200");
   });
+});
+
+describe("an offer of another protocol is no part of a request", () => {
+  const offer =
+    "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n";
+  const json = `Content-Type: application/json\r\n${offer}`;
+  const publish = (body: string): string =>
+    `POST ${channelPath} HTTP/1.1\r\nHost: a\r\nAuthorization: ${basicAuth}\r\nContent-Length: ${body.length}\r\n${json}\r\n${body}`;
+
+  test("[TR-8] requests with one are answered like others, again and again on one connection", async () => {
+    const listener = await Socket.connect(server);
+    await listener.subscribe(`/${appId}/public/raw`);
+    const socket = await RawSocket.open(server);
+    for (let n = 0; n < 20; n++) {
+      socket.write(publish(`${n}`));
+      expect((await socket.response()).body).toBe("OK");
+      expect((await listener.event()).data).toBe(n);
+      socket.write(`POST /push HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n${json}\r\n[]`);
+      expect((await socket.response()).body).toBe("[]");
+    }
+    socket.write(`GET /health_check.json HTTP/1.1\r\nHost: a\r\n${offer}\r\n`);
+    expect((await socket.response()).status).toBe(200);
+    socket.cut();
+    listener.close();
+  });
+
+  test("[TR-8] so are bodies that come in several packets or in chunks, and requests that are pipelined behind one", async () => {
+    const listener = await Socket.connect(server);
+    await listener.subscribe(`/${appId}/public/raw`);
+    const socket = await RawSocket.open(server);
+    const large = JSON.stringify("x".repeat(200_000));
+    const request = publish(large);
+    socket.write(request.slice(0, -100_000));
+    // By now the server has seen the beginning.
+    await listener.publish(`/${appId}/public/elsewhere`, 1);
+    socket.write(request.slice(-100_000));
+    expect((await socket.response()).body).toBe("OK");
+    expect((await listener.event()).data).toHaveLength(200_000);
+    socket.write(
+      `POST /push HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n${json}\r\n1\r\n[\r\n1\r\n]\r\n0\r\n\r\n`,
+    );
+    expect((await socket.response()).body).toBe("[]");
+    const plain = "POST /push HTTP/1.1\r\nHost: a\r\nContent-Length: 12\r\n\r\nmessage=null";
+    socket.write(publish("1") + plain);
+    for (const body of ["OK", "[]"]) expect((await socket.response()).body).toBe(body);
+    socket.cut();
+    listener.close();
+  });
+});
+
+test("[TR-9] requests that name the whole address, as for a proxy, are answered like others", async () => {
+  const socket = await RawSocket.open(server);
+  const ask = async (start: string, head: string, body = ""): Promise<[number, string]> => {
+    const length = body === "" ? "" : `Content-Length: ${body.length}\r\n`;
+    socket.write(`${start} HTTP/1.1\r\nHost: a\r\n${head}${length}\r\n${body}`);
+    const response = await socket.response();
+    return [response.status, response.body];
+  };
+  const json = "Content-Type: application/json\r\n";
+  const auth = `Authorization: ${basicAuth}\r\n`;
+  expect(await ask("POST http://pandapush.example/push", json, "[]")).toEqual([200, "[]"]);
+  expect(await ask("POST HTTPS://a:8080/push/x?y=z", json, "[]")).toEqual([200, "[]"]);
+  const channelUrl = `http://a${channelPath}?token=`;
+  expect(await ask(`POST ${channelUrl}`, json + auth, "1")).toEqual([200, "OK"]);
+  expect(await ask("GET http://a/health_check.json", "")).toEqual([200, expect.any(String)]);
+  expect((await ask("GET http://a", ""))[0]).toBe(200);
+  expect((await ask("POST http://a/pushfoo", json, "[]"))[0]).toBe(404);
+  socket.cut();
+});
+
+test("as much white space in Accept as headers may have costs nobody any time", async () => {
+  const socket = await RawSocket.open(server);
+  const head = `GET /push/x HTTP/1.1\r\nHost: a\r\nAccept: a${" ".repeat(15_500)}b\r\n`;
+  socket.write(`${`${head}\r\n`.repeat(300)}${head}Connection: close\r\n\r\n`);
+  await socket.closing();
+  expect(socket.received.toString().match(/"message" is missing/g)).toHaveLength(301);
 });
 
 describe("requests that never end", () => {
@@ -139,6 +215,39 @@ describe("polls", () => {
 });
 
 describe("event streams", () => {
+  test("that are asked for behind a held poll begin when that was answered", async () => {
+    const channel = `/${appId}/public/behind`;
+    const [held, streaming] = [await Poller.connect(server), await Poller.connect(server)];
+    await streaming.subscribe(channel);
+    const body = JSON.stringify({
+      channel: "/meta/connect",
+      clientId: held.clientId,
+      connectionType: "long-polling",
+    });
+    const socket = await RawSocket.open(server);
+    socket.write(
+      `POST /push HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}` +
+        `GET /push/${streaming.clientId} HTTP/1.1\r\nHost: a\r\nAccept: text/event-stream\r\n\r\n`,
+    );
+    // Not before the poll is held; the newer one has it answered.
+    for (let n = 0; n < 5; n++) await streaming.publish(channel, n);
+    await held.poll({ advice: { timeout: 0 } });
+    const { status, body: reply } = await socket.response();
+    expect([status, JSON.parse(reply)]).toEqual([
+      200,
+      [expect.objectContaining({ channel: "/meta/connect", successful: true })],
+    ]);
+    await streaming.publish(channel, "live");
+    await socket.until(() => socket.received.includes('"live"'));
+    const stream = socket.received.toString();
+    expect(stream).toMatch(/^HTTP\/1.1 200 OK\r\nContent-Type: text\/event-stream\r\n/);
+    const events = [...stream.matchAll(/^data: (.*)\r$/gm)].flatMap(
+      ([, text]) => JSON.parse(text ?? "") as { data: unknown }[],
+    );
+    expect(events.map(({ data }) => data)).toEqual([0, 1, 2, 3, 4, "live"]);
+    socket.cut();
+  });
+
   test("of unknown and impossible clients stay open and silent until they are cut", async () => {
     const paths = [
       "nobody",

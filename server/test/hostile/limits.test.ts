@@ -235,6 +235,34 @@ describe("limits of one address", () => {
     });
   });
 
+  test("MAX_UNBOUND_SOCKETS_PER_ADDRESS: a socket whose session moves to another one counts again", async () => {
+    const running = await start({ TRUST_PROXY: "loopback", MAX_UNBOUND_SOCKETS_PER_ADDRESS: "3" });
+    const address = from("192.0.2.1");
+    const poller = await Poller.connect(running);
+    const sockets: Socket[] = [];
+    for (let i = 0; i < 4; i++) {
+      const socket = await Socket.open(running, [], address);
+      socket.clientId = poller.clientId;
+      const id = socket.sendConnect({ advice: { timeout: 0 } });
+      await socket.next((reply) => reply.id === id);
+      sockets.push(socket);
+    }
+    // The last one carries the session, the three before it carry none.
+    await expect(Socket.open(running, [], address)).rejects.toThrow("429");
+    // Back to the first: the last one counts in its place.
+    const [first, , , last] = sockets;
+    const back = first?.sendConnect({ advice: { timeout: 0 } });
+    await first?.next(({ id }) => id === back);
+    await expect(Socket.open(running, [], address)).rejects.toThrow("429");
+    last?.cut();
+    await eventually(async () => {
+      const socket = await Socket.open(running, [], address).catch(() => undefined);
+      if (socket !== undefined) sockets.push(socket);
+      return socket !== undefined;
+    });
+    for (const socket of sockets) socket.cut();
+  });
+
   test("refused and broken upgrades do not use up the sockets of an address", async () => {
     const running = await start({ TRUST_PROXY: "loopback", MAX_UNBOUND_SOCKETS_PER_ADDRESS: "2" });
     for (let i = 0; i < 10; i++) {
@@ -269,6 +297,19 @@ describe("UNBOUND_SOCKET_MS", () => {
     await bound.publish(channel, "still here");
     expect((await bound.event(channel)).data).toBe("still here");
     bound.close();
+  });
+
+  test("a socket whose session moved to another one is closed too", async () => {
+    const running = await start({ UNBOUND_SOCKET_MS: "50", PING_INTERVAL_MS: "100" });
+    const old = await Socket.connect(running);
+    const next = await Socket.open(running);
+    next.clientId = old.clientId;
+    next.sendConnect();
+    expect((await old.closing()).code).toBe(4009);
+    await next.subscribe(channel);
+    await next.publish(channel, "still here");
+    expect((await next.event(channel)).data).toBe("still here");
+    next.close();
   });
 });
 

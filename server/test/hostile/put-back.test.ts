@@ -12,7 +12,7 @@ import {
   startTestServer,
   type TestServer,
 } from "../harness.js";
-import { expectServes, RawSocket } from "./raw.js";
+import { clientFrame, expectServes, RawSocket } from "./raw.js";
 
 let server: TestServer;
 
@@ -194,12 +194,9 @@ describe("a poll", () => {
     expect(numbers(0, 151).filter((n) => n % 3 !== 1 && !heard.includes(n))).toEqual([]);
   });
 
-  test("whose answer is stuck when its client goes away comes again, whole", async () => {
-    await start();
-    const poller = await subscribed();
-    await publish(0, many);
+  /** A connect whose answer began to arrive, and of which the client reads no more. */
+  async function stuckPoll(clientId: string): Promise<RawSocket> {
     const raw = await RawSocket.open(server);
-    const { clientId } = poller;
     const body = JSON.stringify([
       { channel: "/meta/connect", clientId, connectionType: "long-polling" },
     ]);
@@ -208,11 +205,49 @@ describe("a poll", () => {
     );
     await raw.until(() => raw.received.length > 0);
     raw.tcp.pause();
+    return raw;
+  }
+
+  test("whose answer is stuck when its client goes away comes again, whole", async () => {
+    await start();
+    const poller = await subscribed();
+    await publish(0, many);
+    const raw = await stuckPoll(poller.clientId);
     raw.cut();
     await publish(many, many + 1, "");
     const heard: number[] = [];
     while (heard.at(-1) !== many) heard.push(...numbersIn(await poller.poll()));
     expect(heard).toEqual(numbers(0, many + 1));
+  });
+
+  test("whose answer its client leaves unread comes again with the next, in front of what came since", async () => {
+    await start();
+    const poller = await subscribed();
+    await publish(0, many);
+    const stuck: RawSocket[] = [];
+    // However often: what nobody reads is there once.
+    for (let round = 0; round < 3; round++) {
+      stuck.push(await stuckPoll(poller.clientId));
+      await publish(many + round, many + round + 1, "");
+    }
+    expect(numbersIn(await poller.poll())).toEqual(numbers(0, many + 3));
+    for (const raw of stuck) raw.cut();
+  });
+
+  test("whose answer nobody reads is given up after some time, however many there are", async () => {
+    await start({ PING_INTERVAL_MS: "500" });
+    const pollers = [await subscribed(), await subscribed(), await subscribed()];
+    await publish(0, many);
+    const stuck = await Promise.all(pollers.map(({ clientId }) => stuckPoll(clientId)));
+    const streams = await Promise.all(
+      pollers.map(({ clientId }) => connectBy.eventsource(clientId)),
+    );
+    for (const stream of streams) {
+      await stream.until(() => stream.heard.length === many);
+      expect(stream.heard).toEqual(numbers(0, many));
+      stream.cut();
+    }
+    for (const raw of stuck) raw.cut();
   });
 });
 
@@ -377,6 +412,81 @@ describe("a client that reads too slowly", () => {
       advice: { reconnect: "handshake" },
     });
     stuck.cut();
+  });
+
+  const isClosed = (): boolean => server.logged.join("").includes("slow consumer");
+
+  /** Sends `batches` as frames in one write, and waits until the server has done them or closed. */
+  async function send(raw: RawSocket, witness: Socket, batches: object[]): Promise<void> {
+    const done = { channel: `${channel}/done`, data: Math.random(), ext: keyAuth };
+    const frames = [...batches, done].map((batch) => clientFrame(JSON.stringify(batch)));
+    raw.write(Buffer.concat(frames));
+    await expect
+      .poll(() => isClosed() || witness.received.at(-1)?.data === done.data, { interval: 1 })
+      .toBe(true);
+  }
+
+  const connectOf = ({ clientId }: Poller): object => ({
+    channel: "/meta/connect",
+    clientId,
+    connectionType: "websocket",
+  });
+
+  test("gets what waited for its session beyond the limit, but not again and again", async () => {
+    await start(limits);
+    const witness = await Socket.connect(server);
+    await witness.subscribe(`${channel}/done`);
+    const hearing = await subscribed();
+    const deaf = await Poller.connect(server);
+    const raw = await RawSocket.upgrade(server);
+    raw.tcp.pause();
+    let rounds = 0;
+    // Each time ten times the limit; the kernel takes some of it.
+    for (; rounds < 6 && !isClosed(); rounds++) {
+      await publish(rounds * 500, (rounds + 1) * 500);
+      await send(raw, witness, [connectOf(hearing), connectOf(deaf)]);
+    }
+    expect(isClosed()).toBe(true);
+    expect(rounds).toBeGreaterThan(1);
+    // Its session goes on: with what was not sent.
+    const heard: number[] = [];
+    while (heard.at(-1) !== rounds * 500 - 1) heard.push(...numbersIn(await hearing.poll()));
+    expect(heard).toEqual(numbers(heard[0] ?? 0, rounds * 500));
+    raw.cut();
+    witness.close();
+  });
+
+  test("hears nothing behind the Close frame: what waited for the session waits on", async () => {
+    await start({ MAX_SOCKET_BUFFER_BYTES: "1024" });
+    const witness = await Socket.connect(server);
+    await witness.subscribe(`${channel}/done`);
+    const sessions = [await subscribed(), await subscribed()];
+    const raw = await RawSocket.upgrade(server);
+    raw.tcp.pause();
+    const refused = Array.from({ length: 300 }, () => ({}));
+    let n = 0;
+    while (!isClosed()) {
+      // Heard by one session, and waiting for the other, which is bound behind many replies.
+      await publish(n, n + 1, "");
+      await send(raw, witness, [refused, connectOf(sessions[n++ % 2] as Poller)]);
+    }
+    raw.tcp.resume();
+    raw.write(clientFrame(Buffer.from([0x0f, 0xa8]), { opcode: 8 }));
+    await raw.closing();
+    const frames = raw.takeFrames();
+    const close = frames.findIndex(({ opcode }) => opcode === 8);
+    expect(frames[close]?.payload.readUInt16BE(0)).toBe(4008);
+    const heard = frames
+      .slice(0, close)
+      .flatMap(({ opcode, payload }) =>
+        opcode === 1 ? numbersIn(JSON.parse(payload.toString()) as Message[]) : [],
+      );
+    for (const session of sessions) {
+      heard.push(...numbersIn(await session.poll({ advice: { timeout: 0 } })));
+    }
+    // Both sessions have heard every number.
+    expect(heard.sort((a, b) => a - b)).toEqual(numbers(0, n).flatMap((each) => [each, each]));
+    witness.close();
   });
 
   test("does not slow down those who read", async () => {

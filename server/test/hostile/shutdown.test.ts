@@ -6,6 +6,7 @@ import { connect as connectTcp } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import Database from "libsql";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { repositoryPath } from "../../src/docs.js";
 import { appId, keyId, type Message, Poller, Socket, secret, startTestServer } from "../harness.js";
@@ -241,6 +242,23 @@ describe("SIGTERM", () => {
     first.process.kill("SIGTERM");
     await first.ended();
   });
+});
+
+test("a database that another process keeps locked does not prolong a shutdown by much", async () => {
+  const path = join(directory, "locked.sqlite");
+  const server = await startTestServer({ DATABASE_PATH: path, DRAIN_MS: "500" });
+  const socket = await Socket.open(server);
+  // A use of the key, to be written at the end.
+  expect((await socket.publish(channel, 1)).successful).toBe(true);
+  socket.close();
+  await socket.closing();
+  const other = new Database(path);
+  other.exec("BEGIN IMMEDIATE");
+  const start = performance.now();
+  await server.close();
+  expect(performance.now() - start).toBeLessThan(6_000);
+  other.exec("ROLLBACK");
+  other.close();
 });
 
 describe("what nobody caught", () => {
