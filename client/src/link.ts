@@ -609,7 +609,9 @@ export class Link {
    * that cannot know whether something arrived sends it again; Pandapush's publications have ids
    * with a `-`, other servers' ids are their publishers' own and repeat.
    */
-  #isNews({ id }: Message): boolean {
+  #isNews({ id, successful }: Message): boolean {
+    // A reply that nobody waits for any more.
+    if (id !== undefined && successful !== undefined) return true;
     if (typeof id === "string" && id.includes("-")) {
       if (this.#seen.has(id)) return false;
       this.#seen.add(id);
