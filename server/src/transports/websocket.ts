@@ -275,12 +275,14 @@ class Connection implements PushConnection, Source {
 
   heard(): void {
     this.hasAnswered = true;
+    this.pace();
   }
 
   /** Of the pings of one read the last is answered. RFC 6455, section 5.5.3 */
   pong(payload: Buffer): void {
     if (this.pinged === undefined) process.nextTick(writePong, this);
     this.pinged = payload;
+    this.pace();
   }
 
   writePong(): void {
@@ -299,14 +301,9 @@ class Connection implements PushConnection, Source {
       return;
     }
     const text = data.toString();
-    if (this.waiting !== undefined) {
-      this.waiting.push(text);
-    } else if (this.transport.turns.hasTime()) {
-      this.run(text);
-    } else {
-      this.wait([text]);
-      this.transport.turns.putOff(this);
-    }
+    this.pace();
+    if (this.waiting === undefined) this.run(text);
+    else this.waiting.push(text);
   }
 
   /** Replies to the frames of one read travel in one write. */
@@ -362,7 +359,7 @@ class Connection implements PushConnection, Source {
     try {
       const done = bayeux.receive(this, text);
       if (!(done instanceof Promise)) return;
-      this.wait([]);
+      this.wait();
       done
         .catch((error: unknown) => options.logError(error, "run a batch"))
         .finally(() => this.goOn());
@@ -374,8 +371,15 @@ class Connection implements PushConnection, Source {
     }
   }
 
-  private wait(waiting: string[]): void {
-    this.waiting = waiting;
+  /** Frames of every kind cost time: when the turn has none left, the rest goes on in a later one. */
+  private pace(): void {
+    if (this.waiting !== undefined || this.transport.turns.hasTime()) return;
+    this.wait();
+    this.transport.turns.putOff(this);
+  }
+
+  private wait(): void {
+    this.waiting = [];
     // Only frames that were read already can come before the pause has its effect.
     this.ws.pause();
   }
