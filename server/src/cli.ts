@@ -16,6 +16,9 @@ class Failure extends Error {
   override readonly name = "Failure";
 }
 
+/** Who did it, in the audit, where nobody is named. */
+const commandLine = "command line";
+
 const exitCodes = { ok: 0, failed: 1, usage: 2 } as const;
 
 const durationHelp = "an ISO 8601 duration or date, such as P1Y, PT8H or 2030-12-31";
@@ -122,7 +125,7 @@ app
   .argument("<id>", "its id")
   .action((id: string) =>
     withStore(async (store) => {
-      if (!(await store.removeApplication(id as AppId))) throw noSuchApp(id);
+      if (!(await store.removeApplication(id as AppId, commandLine))) throw noSuchApp(id);
       print({ id }, [`Application ${id} and its keys are deleted.`]);
     }),
   );
@@ -178,7 +181,11 @@ key
                 k.id,
                 k.purpose,
                 day(k.createdAt),
-                isOver(k) ? `${day(k.expires)} (over)` : (day(k.expires) ?? "never"),
+                k.revokedAt !== null
+                  ? "revoked"
+                  : isOver(k)
+                    ? `${day(k.expires)} (over)`
+                    : (day(k.expires) ?? "never"),
                 String(k.useCount),
                 day(k.lastUsed),
               ]),
@@ -194,7 +201,7 @@ key
   .argument("<keyId>", "the key's id")
   .action((appId: string, keyId: string) =>
     withStore(async (store) => {
-      if (!(await store.removeKey(appId as AppId, keyId as KeyId))) {
+      if (!(await store.removeKey(appId as AppId, keyId as KeyId, commandLine))) {
         throw noSuchKey(appId, keyId);
       }
       print({ id: keyId, application_id: appId }, [`Key ${keyId} is deleted.`]);
@@ -302,6 +309,7 @@ function printToken(appId: string, keyId: string, channel: string, options: Toke
     await requireApp(store, appId);
     const found = await store.findKey(appId as AppId, keyId as KeyId);
     if (found === undefined) throw noSuchKey(appId, keyId);
+    if (found.revokedAt !== null) throw new Failure(`Key ${keyId} was revoked.`);
     if (isOver(found)) throw new Failure(`Key ${keyId} expired on ${day(found.expires)}.`);
     // A token may also stand for all kinds of channels at once, which nobody can subscribe to.
     if (channel !== `/${appId}/**` && parseChannel(channel)?.appId !== appId) {
@@ -443,6 +451,7 @@ function keyJson(k: Key) {
     updated_at: k.updatedAt,
     last_used: k.lastUsed,
     use_count: k.useCount,
+    revoked_at: k.revokedAt,
   };
 }
 

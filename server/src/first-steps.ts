@@ -23,7 +23,10 @@ export async function findFirstSteps(store: Store): Promise<FirstSteps | undefin
   const app = existing ?? (await store.addApplication(demo));
   const keys = await store.keys();
   const key =
-    keys.find(({ appId, purpose }) => appId === app.id && purpose === demo.purpose) ??
+    keys.find(
+      ({ appId, purpose, revokedAt }) =>
+        appId === app.id && purpose === demo.purpose && revokedAt === null,
+    ) ??
     (existing === undefined
       ? await store.addKey({
           ...demo,
