@@ -3,6 +3,7 @@ import { existsSync } from "node:fs";
 import { basename, relative, resolve } from "node:path";
 import { type AppId, type KeyId, type PresenceInfo, parseChannel } from "@pandapush/protocol";
 import { Command, CommanderError, InvalidArgumentError } from "commander";
+import { resetPassword } from "./auth/password.js";
 import { signToken } from "./auth/token.js";
 import { type Config, readConfig, readEnvironment } from "./config.js";
 import { writeDocs } from "./docs.js";
@@ -205,6 +206,30 @@ key
         throw noSuchKey(appId, keyId);
       }
       print({ id: keyId, application_id: appId }, [`Key ${keyId} is deleted.`]);
+    }),
+  );
+
+const admin = program.command("admin").description("who administers the server");
+
+admin
+  .command("reset-password")
+  .description("make a new password for the admin of AUTH_METHOD=basic; all sessions end")
+  .action(() =>
+    withStore(async (store, { config }) => {
+      const { method, username, password: configured } = config.admin;
+      if (method === "none") {
+        throw new Failure("The console is closed (AUTH_METHOD is none): nobody can log in.");
+      }
+      if (configured !== undefined) {
+        throw new Failure("The password is the one in ADMIN_PASSWORD: change it there.");
+      }
+      const password = await resetPassword(store, commandLine);
+      print({ username, password }, [
+        `Admin ${username}`,
+        `  password  ${password}`,
+        "",
+        "Keep it now: it is not shown again. A running server takes it at once.",
+      ]);
     }),
   );
 
