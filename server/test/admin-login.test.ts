@@ -59,12 +59,12 @@ describe("AUTH_METHOD=basic with ADMIN_PASSWORD", () => {
     }
   });
 
-  test("refuses everybody else with 401, and tells the log but not the password", async () => {
+  test("refuses everybody else with 401, and tells the log but not what was typed", async () => {
     const server = await start(configured);
     for (const wrong of [
       { ...right, password: "guess-me" },
       { ...right, username: "admin" },
-      { username: "", password: "" },
+      { username: "typed-here-by-mistake", password: "" },
       { username: "x".repeat(300), password: right.password },
     ]) {
       const response = await logIn(server, wrong);
@@ -73,7 +73,7 @@ describe("AUTH_METHOD=basic with ADMIN_PASSWORD", () => {
       expect(await status(send(server, "GET", "/info", basic(wrong)))).toBe(401);
     }
     expect(server.logged[0]).toContain("admin login failed");
-    expect(server.logged.join()).not.toContain("guess-me");
+    expect(server.logged.join()).not.toMatch(/guess-me|by-mistake/);
   });
 
   test("refuses more tries after ten that failed, also the right one", async () => {

@@ -514,6 +514,13 @@ describe("keys", () => {
     expect((await get(ofShop("/keys?search=later"))).json).toMatchObject([{ status: "active" }]);
   });
 
+  test("that end in a far year are shown", async () => {
+    const expires = new Date(Date.UTC(12_026, 0, 1));
+    await store.addKey({ appId: shop.id, createdBy: "ann", expires, purpose: "for ever" });
+    const { json } = await get(ofShop());
+    expect(json.keys.at(-1)).toMatchObject({ expires: "+012026-01-01T00:00:00.000Z" });
+  });
+
   test("revoke stops one at once, and it stays to be seen; again changes nothing", async () => {
     expect((await publish(key.secret)).status).toBe(200);
     const revoked = await post(ofKey("/revoke"));

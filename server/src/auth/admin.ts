@@ -35,8 +35,8 @@ interface Options {
   readonly rootAdmins: readonly string[];
   readonly sessionKey: string;
   readonly sessionMs: number;
-  /** Told of each failed login. */
-  readonly onFailure?: (failure: { user: string; address: string | undefined }) => void;
+  /** Told of each failed login. Not of the name: people type passwords there by mistake. */
+  readonly onFailure?: (failure: { address: string | undefined }) => void;
 }
 
 const cookieName = "pandapush_session";
@@ -104,7 +104,7 @@ export class AdminAuth {
     const isRight = name.length <= maxNameLength && (await method.checkPassword?.(name, password));
     if (isRight !== true) {
       this.failures.count(address);
-      onFailure?.({ user: name.slice(0, maxNameLength), address });
+      onFailure?.({ address });
       throw new Refusal("loginFailed");
     }
     return this.toUser(name);

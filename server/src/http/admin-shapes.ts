@@ -10,7 +10,8 @@ const maxText = 255;
 const time = z.union([z.iso.datetime({ offset: true }), z.iso.date()], {
   error: "must be a date such as 2030-12-31 or 2030-12-31T12:00:00Z",
 });
-const answerTime = z.iso.datetime().nullable();
+/** Described, not checked: what a database holds may be odd, and is shown all the same. */
+const answerTime = z.string().meta({ format: "date-time" }).nullable();
 
 /** A future time; null, "" or absent: none. */
 const end = z
