@@ -609,10 +609,11 @@ describe("tokens", () => {
 
   test("of the console are signed with a key of its own, made once for ten years", async () => {
     const body = { channel: `/${shop.id}/meta/statistics`, sub: true };
-    const keyIds = [await post(ofShop("/token"), body), await post(ofShop("/token"), body)].map(
+    const together = await Promise.all([1, 2, 3].map(() => post(ofShop("/token"), body)));
+    const keyIds = [...together, await post(ofShop("/token"), body)].map(
       ({ json }) => claimsOf(json.token).keyId,
     );
-    expect(keyIds[0]).toBe(keyIds[1]);
+    expect(new Set(keyIds).size).toBe(1);
     const own = (await get(ofShop())).json.keys.at(-1) as Json;
     expect(own).toMatchObject({ id: keyIds[0], purpose: "web console" });
     expect(Date.parse(own.expires) - Date.now()).toBeGreaterThan(3600 * 86_400_000);

@@ -151,6 +151,24 @@ function applicationRoutes({ store, changed }: Pick<RouteParts, "store" | "chang
 
 function keyRoutes({ store, changed }: Pick<RouteParts, "store" | "changed">): Route[] {
   const keyPath = "/application/:id/keys/:keyId";
+
+  /** Requests that come together, as those of a page do, wait for the same key. */
+  const searches = new Map<AppId, Promise<Key>>();
+  const consoleKeyOf = (id: AppId, user: AdminUser): Promise<Key> => {
+    const running = searches.get(id);
+    if (running !== undefined) return running;
+    const search = findOrAddConsoleKey(id, user).finally(() => searches.delete(id));
+    searches.set(id, search);
+    return search;
+  };
+  const findOrAddConsoleKey = async (id: AppId, user: AdminUser): Promise<Key> => {
+    const existing = await findConsoleKey(store, id);
+    if (existing !== undefined) return existing;
+    const key = await addConsoleKey(store, id, user);
+    await changed();
+    return key;
+  };
+
   return [
     route(
       {
@@ -255,10 +273,7 @@ function keyRoutes({ store, changed }: Pick<RouteParts, "store" | "changed">): R
       async (user, { params, body }) => {
         const { id } = await ownApplication(store, user, params.id);
         requireOwnChannel(id, body.channel);
-        const existing = await findConsoleKey(store, id);
-        if (existing !== undefined) return { token: signWith(existing, body) };
-        const key = await addConsoleKey(store, id, user);
-        await changed();
+        const key = await consoleKeyOf(id, user);
         return { token: signWith(key, body) };
       },
     ),
