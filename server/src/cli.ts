@@ -3,6 +3,7 @@ import { existsSync } from "node:fs";
 import { basename, relative, resolve } from "node:path";
 import { type AppId, type KeyId, type PresenceInfo, parseChannel } from "@pandapush/protocol";
 import { Command, CommanderError, InvalidArgumentError } from "commander";
+import { resetPassword } from "./auth/password.js";
 import { signToken } from "./auth/token.js";
 import { type Config, readConfig, readEnvironment } from "./config.js";
 import { writeDocs } from "./docs.js";
@@ -15,6 +16,9 @@ import type { Application, Key, Store } from "./storage/store.js";
 class Failure extends Error {
   override readonly name = "Failure";
 }
+
+/** Who did it, in the audit, where nobody is named. */
+const commandLine = "command line";
 
 const exitCodes = { ok: 0, failed: 1, usage: 2 } as const;
 
@@ -122,7 +126,7 @@ app
   .argument("<id>", "its id")
   .action((id: string) =>
     withStore(async (store) => {
-      if (!(await store.removeApplication(id as AppId))) throw noSuchApp(id);
+      if (!(await store.removeApplication(id as AppId, commandLine))) throw noSuchApp(id);
       print({ id }, [`Application ${id} and its keys are deleted.`]);
     }),
   );
@@ -178,7 +182,11 @@ key
                 k.id,
                 k.purpose,
                 day(k.createdAt),
-                isOver(k) ? `${day(k.expires)} (over)` : (day(k.expires) ?? "never"),
+                k.revokedAt !== null
+                  ? "revoked"
+                  : isOver(k)
+                    ? `${day(k.expires)} (over)`
+                    : (day(k.expires) ?? "never"),
                 String(k.useCount),
                 day(k.lastUsed),
               ]),
@@ -194,10 +202,34 @@ key
   .argument("<keyId>", "the key's id")
   .action((appId: string, keyId: string) =>
     withStore(async (store) => {
-      if (!(await store.removeKey(appId as AppId, keyId as KeyId))) {
+      if (!(await store.removeKey(appId as AppId, keyId as KeyId, commandLine))) {
         throw noSuchKey(appId, keyId);
       }
       print({ id: keyId, application_id: appId }, [`Key ${keyId} is deleted.`]);
+    }),
+  );
+
+const admin = program.command("admin").description("who administers the server");
+
+admin
+  .command("reset-password")
+  .description("make a new password for the admin of AUTH_METHOD=basic; all sessions end")
+  .action(() =>
+    withStore(async (store, { config }) => {
+      const { method, username, password: configured } = config.admin;
+      if (method === "none") {
+        throw new Failure("The console is closed (AUTH_METHOD is none): nobody can log in.");
+      }
+      if (configured !== undefined) {
+        throw new Failure("The password is the one in ADMIN_PASSWORD: change it there.");
+      }
+      const password = await resetPassword(store, commandLine);
+      print({ username, password }, [
+        `Admin ${username}`,
+        `  password  ${password}`,
+        "",
+        "Keep it now: it is not shown again. A running server takes it at once.",
+      ]);
     }),
   );
 
@@ -302,6 +334,7 @@ function printToken(appId: string, keyId: string, channel: string, options: Toke
     await requireApp(store, appId);
     const found = await store.findKey(appId as AppId, keyId as KeyId);
     if (found === undefined) throw noSuchKey(appId, keyId);
+    if (found.revokedAt !== null) throw new Failure(`Key ${keyId} was revoked.`);
     if (isOver(found)) throw new Failure(`Key ${keyId} expired on ${day(found.expires)}.`);
     // A token may also stand for all kinds of channels at once, which nobody can subscribe to.
     if (channel !== `/${appId}/**` && parseChannel(channel)?.appId !== appId) {
@@ -443,6 +476,7 @@ function keyJson(k: Key) {
     updated_at: k.updatedAt,
     last_used: k.lastUsed,
     use_count: k.useCount,
+    revoked_at: k.revokedAt,
   };
 }
 

@@ -30,6 +30,13 @@ test("an empty environment gives the documented defaults", () => {
       cacheTtlMs: 300_000,
       keyStatsIntervalMs: 60_000,
       database: { path: "localdata/db.sqlite" },
+      admin: {
+        method: "basic",
+        username: "admin",
+        rootAdmins: ["admin"],
+        sessionMs: 43_200_000,
+      },
+      deployment: { environment: "local", environments: [], commit: "" },
       limits: {
         messageBytes: 262_144,
         batchMessages: 1000,
@@ -82,6 +89,46 @@ test("what is set counts, and an empty variable is not set", () => {
   expect(config.limits.messageBytes).toBe(2048);
 });
 
+test("the admin's name, password, roots and session key are read", () => {
+  const { config } = readConfig({
+    AUTH_METHOD: "basic",
+    ADMIN_USERNAME: "zoe",
+    ADMIN_PASSWORD: "pass:word",
+    ROOT_ADMINS: "ann, zoe,ben",
+    SESSION_PRIVATE_KEY: "0123456789abcdef",
+  });
+  expect(config.admin).toEqual({
+    method: "basic",
+    username: "zoe",
+    password: "pass:word",
+    rootAdmins: ["zoe", "ann", "ben"],
+    sessionKey: "0123456789abcdef",
+    sessionMs: 43_200_000,
+  });
+});
+
+test("environments are names with URLs", () => {
+  const ENVIRONMENTS = "staging,https://staging.example.com; live,https://example.com/a,b;";
+  expect(readConfig({ ENVIRONMENTS }).config.deployment.environments).toEqual([
+    { name: "staging", url: "https://staging.example.com" },
+    { name: "live", url: "https://example.com/a,b" },
+  ]);
+});
+
+test.each(["staging", "staging,", ",https://a", "a,javascript:alert(1)", "a,https://"])(
+  "%j is no list of environments",
+  (ENVIRONMENTS) => {
+    expect(faults({ ENVIRONMENTS })).toEqual([expect.stringContaining("ENVIRONMENTS is")]);
+  },
+);
+
+test("a way to log in that this version does not have stops the start", () => {
+  expect(faults({ AUTH_METHOD: "okta", SESSION_PRIVATE_KEY: "short" })).toEqual([
+    'AUTH_METHOD is "okta"; allowed: one of basic, none',
+    "SESSION_PRIVATE_KEY is set to something; allowed: 16 to 1024 characters",
+  ]);
+});
+
 test("the configuration cannot be changed", () => {
   const { config } = readConfig({});
   expect(Object.isFrozen(config)).toBe(true);
@@ -125,10 +172,10 @@ test.each(["a/b", "a b", "*", "é", "x".repeat(256)])("%j is no id for a channel
 });
 
 test("variables of Pandapush 2.2 that have no use here start with a warning", () => {
-  const { warnings } = readConfig({ REDIS_HOSTS: "a:1,b:2", ADMIN_PASSWORD: "hidden" });
+  const { warnings } = readConfig({ REDIS_HOSTS: "a:1,b:2", OKTA_CLIENT_SECRET: "hidden" });
   expect(warnings).toEqual([
     "REDIS_HOSTS is set but not used by this version",
-    "ADMIN_PASSWORD is set but not used by this version",
+    "OKTA_CLIENT_SECRET is set but not used by this version",
   ]);
 });
 

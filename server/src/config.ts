@@ -53,7 +53,33 @@ export interface Config {
     readonly keyId: KeyId;
     readonly secret: string;
   };
+  readonly admin: AdminConfig;
+  /** For the console, to tell apart and to switch between. */
+  readonly deployment: {
+    /** What this one is called. */
+    readonly environment: string;
+    readonly environments: readonly Environment[];
+    /** What the deployment calls its version; empty: nothing. */
+    readonly commit: string;
+  };
   readonly limits: Limits;
+}
+
+export interface AdminConfig {
+  readonly method: "basic" | "none";
+  readonly username: string;
+  /** Absent: generated, and kept hashed in the database. */
+  readonly password?: string;
+  /** Who sees all applications; the username of `basic` is one of them. */
+  readonly rootAdmins: readonly string[];
+  /** Signs sessions. Absent: kept in the database. */
+  readonly sessionKey?: string;
+  readonly sessionMs: number;
+}
+
+export interface Environment {
+  readonly name: string;
+  readonly url: string;
 }
 
 const logLevels = ["trace", "debug", "info", "warn", "error", "fatal", "silent"] as const;
@@ -135,6 +161,7 @@ const logging = "Logging";
 const timing = "Timing";
 const limits = "Limits";
 const storage = "Database and keys";
+const administration = "Administration";
 const development = "Development application";
 
 const day = 86_400_000;
@@ -310,6 +337,63 @@ const variables = {
     { default: 60_000, min: 10, max: day, unit: "ms" },
   ),
 
+  AUTH_METHOD: oneOf(
+    {
+      group: administration,
+      doc: "How admins log in. `basic`: one user, `ADMIN_USERNAME`, by a form or with Basic credentials. `none`: nobody can, the console is closed.",
+    },
+    ["basic", "none"],
+    "basic",
+  ),
+  ADMIN_USERNAME: {
+    group: administration,
+    doc: "Name of the user of `basic`, who sees all applications.",
+    allowed: "1 to 255 characters without a colon",
+    default: "admin",
+    read: (value: string) => (/^[^:\p{Cc}]{1,255}$/u.test(value) ? value : undefined),
+  } satisfies Variable<string>,
+  ADMIN_PASSWORD: {
+    group: administration,
+    doc: "Password of that user. Unset: one is made up at the first start in a terminal, shown there once and kept hashed in the database; `pandapush admin reset-password` makes another.",
+    allowed: "1 to 1024 characters",
+    isSecret: true,
+    read: (value: string) => (value.length <= 1024 ? value : undefined),
+  } satisfies Variable<string>,
+  ROOT_ADMINS: {
+    group: administration,
+    doc: "Users who see and change all applications, beside `ADMIN_USERNAME`. Others see those that they administer.",
+    allowed: "a comma-separated list of user names",
+    read: splitList,
+  } satisfies Variable<readonly string[]>,
+  SESSION_PRIVATE_KEY: {
+    group: administration,
+    doc: "Signs the sessions of admins; the same for all nodes. Unset: made up once and kept in the database.",
+    allowed: "16 to 1024 characters",
+    isSecret: true,
+    read: (value: string) => (value.length >= 16 && value.length <= 1024 ? value : undefined),
+  } satisfies Variable<string>,
+  ADMIN_SESSION_MS: integer(
+    { group: administration, doc: "How long an admin stays logged in." },
+    { default: 12 * hour, min: 1000, max: 365 * day, unit: "ms" },
+  ),
+  ENVIRONMENTS: {
+    group: administration,
+    doc: "Other deployments, for the console to switch to.",
+    allowed: "a list such as `staging,https://staging.example.com;production,https://example.com`",
+    read: readEnvironments,
+  } satisfies Variable<readonly Environment[]>,
+  CG_ENVIRONMENT: text({
+    group: administration,
+    doc: "What this deployment is called.",
+    allowed: "a text",
+    default: "local",
+  }),
+  CG_GIT_COMMIT_ID: text({
+    group: administration,
+    doc: "Version that the console shows. Unset: that of Pandapush.",
+    allowed: "a text",
+  }),
+
   DEV_APPLICATION_ID: id("Id of an application that is made at start when it is missing."),
   DEV_KEY_ID: id("Id of its key, which is valid for 100 years."),
   DEV_KEY_SECRET: {
@@ -339,23 +423,15 @@ const unusedNames = [
   "DATABASE_USERNAME",
   "DATABASE_PASSWORD",
   "DATABASE_NAME",
-  "SESSION_PRIVATE_KEY",
-  "AUTH_METHOD",
-  "ADMIN_USERNAME",
-  "ADMIN_PASSWORD",
   "OKTA_ISSUER",
   "OKTA_CLIENT_ID",
   "OKTA_CLIENT_SECRET",
   "OKTA_REDIRECT_URI",
   "OKTA_STRIP_DOMAIN",
-  "ROOT_ADMINS",
   "STATSD_HOST",
   "STATSD_PORT",
   "STATSD_PREFIX",
   "CONNECTIONS_STATS_INTERVAL",
-  "ENVIRONMENTS",
-  "CG_ENVIRONMENT",
-  "CG_GIT_COMMIT_ID",
 ] as const;
 
 /** Unknown names that begin so are taken for misspelt ones of ours. */
@@ -405,6 +481,12 @@ export function readConfig(env: NodeJS.ProcessEnv): { config: Config; warnings: 
     keyStatsIntervalMs: values.KEY_STATS_INTERVAL_MS,
     database: { path: values.DATABASE_PATH },
     ...(devApplication === undefined ? {} : { devApplication }),
+    admin: adminConfig(values),
+    deployment: {
+      environment: values.CG_ENVIRONMENT,
+      environments: values.ENVIRONMENTS ?? [],
+      commit: values.CG_GIT_COMMIT_ID ?? "",
+    },
     limits: {
       messageBytes: values.MAX_MESSAGE_BYTES,
       batchMessages: values.MAX_BATCH_MESSAGES,
@@ -479,6 +561,31 @@ function readValues(env: NodeJS.ProcessEnv, faults: string[]): Values {
   }
   // Complete unless there are faults, and then nobody reads on.
   return values as Values;
+}
+
+function adminConfig(values: Values): AdminConfig {
+  const { ADMIN_USERNAME: username, ADMIN_PASSWORD: password } = values;
+  const sessionKey = values.SESSION_PRIVATE_KEY;
+  return {
+    method: values.AUTH_METHOD,
+    username,
+    ...(password === undefined ? {} : { password }),
+    rootAdmins: [...new Set([username, ...(values.ROOT_ADMINS ?? [])])],
+    ...(sessionKey === undefined ? {} : { sessionKey }),
+    sessionMs: values.ADMIN_SESSION_MS,
+  };
+}
+
+function readEnvironments(text: string): readonly Environment[] | undefined {
+  const items = text.split(";").filter((item) => item.trim() !== "");
+  const environments = items.map((item) => {
+    const [name = "", url = ""] = item.split(/,(.*)/s).map((part) => part.trim());
+    return { name, url };
+  });
+  const isEvery = environments.every(
+    ({ name, url }) => name !== "" && /^https?:\/\//.test(url) && URL.canParse(url),
+  );
+  return isEvery ? environments : undefined;
 }
 
 function readDevApplication(

@@ -226,6 +226,55 @@ export const catalogue = {
     help: "Nothing is here; publish with POST /channel/<applicationId>/<public|private|presence>/…",
     retry: "no",
   },
+  // Administration
+  notLoggedIn: {
+    text: "Unauthorized",
+    http: 401,
+    help: "Log in, or send Authorization: Basic with an admin's name and password.",
+    retry: "no",
+  },
+  loginFailed: {
+    text: "Wrong user name or password",
+    http: 401,
+    help: "Look for the password in ADMIN_PASSWORD, or make another with: pandapush admin reset-password",
+    retry: "no",
+  },
+  tooManyLogins: {
+    text: "Too many failed logins",
+    http: 429,
+    help: "Too many logins from this address failed; try again in a few minutes.",
+    retry: "later",
+  },
+  crossSite: {
+    text: "Cross-site request",
+    http: 403,
+    help: "A page of another site may change nothing here. Send the request from the console, or from a program.",
+    retry: "no",
+  },
+  consoleClosed: {
+    text: "Unauthorized",
+    http: 403,
+    help: "The console is closed: AUTH_METHOD is none.",
+    retry: "no",
+  },
+  invalidInput: {
+    text: "Invalid input",
+    http: 422,
+    help: "The fields named in params cannot be taken as they are.",
+    retry: "no",
+  },
+  noSuchResource: {
+    text: "Not found",
+    http: 404,
+    help: "It does not exist, or you do not administer it.",
+    retry: "no",
+  },
+  noSuchKey: {
+    text: "could not find key",
+    http: 404,
+    help: "The application has no key with this id.",
+    retry: "no",
+  },
   // Limits
   tooLarge: {
     text: "Message too large",
@@ -331,6 +380,19 @@ export class Refusal implements Error {
       message: this.message,
       details: this.help,
     };
+  }
+}
+
+/** Input that is refused field by field. */
+export class InvalidInput extends Refusal {
+  /** @param fields the name of each, and what it must be */
+  constructor(readonly fields: Readonly<Record<string, string>>) {
+    const sentences = Object.entries(fields).map(([name, fault]) => `${name}: ${fault}`);
+    super("invalidInput", Object.keys(fields), sentences.join(" · "));
+  }
+
+  override toRest() {
+    return { ...super.toRest(), fields: this.fields };
   }
 }
 

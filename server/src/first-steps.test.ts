@@ -25,3 +25,14 @@ test("the first screen has placeholders that a shell takes as words", () => {
   expect(firstScreen(url, "1", undefined)).not.toMatch(/[<>]/);
   expect(firstScreen(url, "1", { ...steps, secret: "s" })).not.toMatch(/[<>]/);
 });
+
+test("the first screen shows the admin's password when it was made just now, else how to get one", () => {
+  const made = { username: "admin", isConfigured: false, password: "abcd-efgh" };
+  expect(firstScreen(url, "1", undefined, made)).toMatch(/admin {2}password {2}abcd-efgh\n/);
+  const known = { username: "zoe", isConfigured: false };
+  expect(firstScreen(url, "1", undefined, known)).toMatch(/zoe .*admin reset-password/);
+  expect(firstScreen(url, "1", undefined, { ...known, isConfigured: true })).toMatch(
+    /zoe .*ADMIN_PASSWORD/,
+  );
+  expect(firstScreen(url, "1", undefined)).not.toContain("Admin");
+});

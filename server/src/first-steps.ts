@@ -9,6 +9,15 @@ export interface FirstSteps {
   readonly secret: string;
 }
 
+/** How an admin logs in. */
+export interface AdminLogin {
+  readonly username: string;
+  /** By ADMIN_PASSWORD, which is not shown. */
+  readonly isConfigured: boolean;
+  /** Made just now: to be shown this once. */
+  readonly password?: string;
+}
+
 const demo = { name: "demo", createdBy: "pandapush", purpose: "first steps" };
 
 /**
@@ -23,7 +32,10 @@ export async function findFirstSteps(store: Store): Promise<FirstSteps | undefin
   const app = existing ?? (await store.addApplication(demo));
   const keys = await store.keys();
   const key =
-    keys.find(({ appId, purpose }) => appId === app.id && purpose === demo.purpose) ??
+    keys.find(
+      ({ appId, purpose, revokedAt }) =>
+        appId === app.id && purpose === demo.purpose && revokedAt === null,
+    ) ??
     (existing === undefined
       ? await store.addKey({
           ...demo,
@@ -44,7 +56,12 @@ export function shellWord(text: string): string {
 }
 
 /** @param url where the server answers, without a path */
-export function firstScreen(url: string, version: string, steps: FirstSteps | undefined): string {
+export function firstScreen(
+  url: string,
+  version: string,
+  steps: FirstSteps | undefined,
+  login?: AdminLogin,
+): string {
   const appId = steps?.appId ?? "APP_ID";
   const credentials = steps ? shellWord(`${steps.keyId}:${steps.secret}`) : "KEY_ID:KEY_SECRET";
   const channel = `/${appId}/public/hello`;
@@ -62,8 +79,20 @@ export function firstScreen(url: string, version: string, steps: FirstSteps | un
     steps
       ? `Your own application:  npx pandapush app add "My app"  (then: npx pandapush key add APP_ID)`
       : "Applications:  npx pandapush app list   Keys:  npx pandapush key add APP_ID",
+    ...(login === undefined ? [] : describeLogin(login)),
     "Stop with Ctrl-C.",
     "",
   ];
   return `\n${lines.map((line) => (line.startsWith("curl ") || line === "" ? line : `  ${line}`)).join("\n")}\n`;
+}
+
+function describeLogin({ username, isConfigured, password }: AdminLogin): string[] {
+  if (password !== undefined) {
+    return [
+      `Admin login:  ${username}  password  ${password}`,
+      "Keep it now: it is not shown again. Another one:  npx pandapush admin reset-password",
+    ];
+  }
+  const forgotten = isConfigured ? "ADMIN_PASSWORD" : "npx pandapush admin reset-password";
+  return [`Admin login:  ${username}  (forgotten the password? ${forgotten})`];
 }

@@ -1,9 +1,11 @@
 /** The process: configuration in, a server out, and a calm end on SIGTERM. */
 import { readFileSync } from "node:fs";
+import { addPassword, hasPassword } from "./auth/password.js";
 import { type Config, ConfigError, readConfig, readEnvironment } from "./config.js";
-import { findFirstSteps, firstScreen } from "./first-steps.js";
+import { type AdminLogin, findFirstSteps, firstScreen } from "./first-steps.js";
 import { createLog, type Log } from "./observe.js";
 import { type RunningServer, startServer } from "./server.js";
+import type { Store } from "./storage/store.js";
 
 /**
  * Runs the server until SIGTERM or SIGINT; the process then ends by itself with exit code 0.
@@ -38,9 +40,26 @@ export async function main(): Promise<number> {
   if (environment.NODE_ENV !== "production") {
     const steps = config.devApplication ?? (await findFirstSteps(server.store));
     await server.keys.changed();
-    process.stdout.write(firstScreen(server.url, build.version, steps));
+    const login = await findAdminLogin(server.store, config);
+    process.stdout.write(firstScreen(server.url, build.version, steps, login));
+  } else if (await lacksPassword(server.store, config)) {
+    log.warn("no admin can log in: set ADMIN_PASSWORD, or run: pandapush admin reset-password");
   }
   return 0;
+}
+
+/** undefined: nobody can log in. */
+async function findAdminLogin(store: Store, { admin }: Config): Promise<AdminLogin | undefined> {
+  if (admin.method === "none") return undefined;
+  const { username } = admin;
+  if (admin.password !== undefined) return { username, isConfigured: true };
+  const password = await addPassword(store);
+  return { username, isConfigured: false, ...(password === undefined ? {} : { password }) };
+}
+
+async function lacksPassword(store: Store, { admin }: Config): Promise<boolean> {
+  const isInDatabase = admin.method === "basic" && admin.password === undefined;
+  return isInDatabase && !(await hasPassword(store));
 }
 
 function endOnSignals(server: RunningServer, log: Log): void {

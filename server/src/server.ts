@@ -4,11 +4,14 @@ import { createServer, type Server as HttpServer, type IncomingMessage } from "n
 import type { AddressInfo } from "node:net";
 import type { Duplex } from "node:stream";
 import { setTimeout as delay } from "node:timers/promises";
+import { AdminAuth, sharedSessionKey } from "./auth/admin.js";
 import { createAuthorize } from "./auth/authorize.js";
 import { KeyTable } from "./auth/keys.js";
+import { basicLogin } from "./auth/password.js";
 import { Bayeux } from "./bayeux.js";
 import { createMemoryBroker } from "./broker/memory.js";
 import type { Config } from "./config.js";
+import type { AdminParts } from "./http/admin.js";
 import { createApp } from "./http/app.js";
 import type { BuildInfo } from "./http/health.js";
 import { Node } from "./node.js";
@@ -111,6 +114,14 @@ export async function startServer(
     maxBodyBytes: limits.messageBytes,
     log: (level, message, fields) => log[level](fields, message),
     build,
+    admin: {
+      auth: await createAdminAuth(config, store, log),
+      store,
+      changed: () => keys.changed(),
+      addressOf,
+      version: build.version,
+      deployment: deploymentOf(config, build),
+    },
     serverFactory: (handle) => {
       const server = createServer(
         { keepAliveTimeout: keepAliveMs, requestTimeout: requestTimeoutMs },
@@ -218,6 +229,27 @@ async function drained(
     server.closeIdleConnections();
     await Promise.race([noticed, delay(drainPollMs)]);
   }
+}
+
+/** undefined: nobody can log in. */
+async function createAdminAuth(
+  { admin }: Config,
+  store: Store,
+  log: Log,
+): Promise<AdminAuth | undefined> {
+  if (admin.method === "none") return undefined;
+  return new AdminAuth({
+    method: basicLogin(store, admin),
+    rootAdmins: admin.rootAdmins,
+    sessionKey: admin.sessionKey ?? (await sharedSessionKey(store)),
+    sessionMs: admin.sessionMs,
+    onFailure: (failure) => log.warn(failure, "admin login failed"),
+  });
+}
+
+function deploymentOf({ deployment }: Config, build: BuildInfo): AdminParts["deployment"] {
+  const { environments, environment, commit } = deployment;
+  return { environments, environment, version: commit === "" ? build.version : commit };
 }
 
 async function addDevApplication(store: Store, dev: Config["devApplication"]): Promise<void> {

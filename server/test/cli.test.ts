@@ -8,6 +8,7 @@ import type { AppId, KeyId } from "@pandapush/protocol";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { createAuthorize } from "../src/auth/authorize.js";
 import { KeyTable } from "../src/auth/keys.js";
+import { basicLogin } from "../src/auth/password.js";
 import { repositoryPath } from "../src/docs.js";
 import { openStore } from "../src/storage/sql.js";
 
@@ -221,6 +222,51 @@ describe("tokens", () => {
   });
 });
 
+describe("pandapush admin", () => {
+  const reset = (env: NodeJS.ProcessEnv = {}) => run(["admin", "reset-password"], env);
+
+  test("reset-password makes a password that logs in, in place of the one before", async () => {
+    await addApp();
+    const passwords: string[] = [];
+    for (const { code, out, err } of [await reset(), await reset()]) {
+      expect({ code, err }).toEqual({ code: 0, err: "" });
+      const password = /^Admin admin\n {2}password {2}((?:[a-z2-9]{4}-){3}[a-z2-9]{4})\n/.exec(out);
+      passwords.push(password?.[1] ?? "");
+    }
+    const store = await openStore({ path: join(folder, "db.sqlite") });
+    const login = basicLogin(store, { username: "admin" });
+    const results = passwords.map((password) => login.checkPassword?.("admin", password));
+    expect(await Promise.all(results)).toEqual([false, true]);
+    const { items } = await store.audit({ limit: 1 });
+    expect(items).toMatchObject([{ user: "command line", action: "admin.reset-password" }]);
+    await store.close();
+  });
+
+  test("reset-password says where the password is when it is configured", async () => {
+    await addApp();
+    expect(await reset({ ADMIN_PASSWORD: "secret" })).toEqual({
+      code: 1,
+      out: "",
+      err: "The password is the one in ADMIN_PASSWORD: change it there.\n",
+    });
+    expect(await reset({ AUTH_METHOD: "none" })).toMatchObject({ code: 1 });
+  });
+
+  test("key list and token know a revoked key", async () => {
+    const id = await addApp();
+    const key = await runJson<{ id: string }>("key", "add", id, "--json");
+    const store = await openStore({ path: join(folder, "db.sqlite") });
+    await store.revokeKey(id as AppId, key.id as KeyId);
+    await store.close();
+    expect((await run(["key", "list", id])).out).toContain("revoked");
+    expect(await run(["token", id, key.id, `/${id}/private/a`, "--sub"])).toEqual({
+      code: 1,
+      out: "",
+      err: `Key ${key.id} was revoked.\n`,
+    });
+  });
+});
+
 describe("the command", () => {
   test("makes the database when it is started for the first time, several times at once", async () => {
     const env = { DATABASE_PATH: "new/folder/db.sqlite" };
@@ -240,6 +286,7 @@ describe("the command", () => {
     [["key", "add", "a"]],
     [["key", "delete", "a", "k"]],
     [["token", "a", "k", "/a/private/x", "--sub"]],
+    [["admin", "reset-password"]],
     [["show"]],
     [["addKey", "a", "ann", "web"]],
     [["genToken", "a", "k", "/a/private/x", "-s"]],

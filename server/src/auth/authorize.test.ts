@@ -3,7 +3,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { AppId, Credentials, KeyId } from "@pandapush/protocol";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { catalogue, type ErrorCode, Refusal } from "../errors.js";
 import { openStore } from "../storage/sql.js";
 import type { Store } from "../storage/store.js";
@@ -609,5 +609,74 @@ describe("authorize", () => {
     expect(await decide("subscribe", "/app/public/a", credentials)).toBe("no key");
     await keys.close();
     expect(await store.findKey("app" as AppId, "counted" as KeyId)).toMatchObject({ useCount: 2 });
+  });
+});
+
+describe("a key that was revoked", () => {
+  test("[AUTH-9] says so to whoever proves to have it, and to nobody else", async () => {
+    await addKey("revoked");
+    await store.revokeKey("app" as AppId, "revoked" as KeyId);
+    await keys.changed();
+    expect(await decide("publish", room, withKey(secret, "revoked"))).toBe("revokedKey");
+    expect(await decide("publish", room, withToken({ keyId: "revoked" }))).toBe("revokedKey");
+    expect(await decide("publish", room, withKey("wrong", "revoked"))).toBe("invalidSecret");
+    const forged = withToken({ keyId: "revoked" }, { key: "wrong" });
+    expect(await decide("publish", room, forged)).toBe("invalidTokenProvided");
+  });
+
+  test("[AUTH-11] refuses a token that it was asked about a moment ago", async () => {
+    await addKey("soon-revoked");
+    const credentials = withToken({ keyId: "soon-revoked" });
+    expect(await decide("publish", room, credentials)).toBe("soon-revoked");
+    await store.revokeKey("app" as AppId, "soon-revoked" as KeyId);
+    await keys.changed();
+    expect(await decide("publish", room, credentials)).toBe("revokedKey");
+  });
+});
+
+describe("a key that was rotated", () => {
+  const id = "rotated" as KeyId;
+  const appId = "app" as AppId;
+
+  async function rotate(overlapMs: number): Promise<string> {
+    const rotated = await store.rotateKey(appId, id, overlapMs);
+    await keys.changed();
+    return rotated?.secret ?? "";
+  }
+
+  test("[AUTH-19] takes both secrets, and tokens signed with either, during the overlap", async () => {
+    await addKey(id);
+    await keys.changed();
+    const oldToken = withToken({ keyId: id });
+    expect(await decide("publish", room, oldToken)).toBe(id);
+    const fresh = await rotate(60_000);
+    const newToken = withToken({ keyId: id }, { key: fresh });
+    for (const credentials of [withKey(secret, id), withKey(fresh, id), oldToken, newToken]) {
+      // Twice, because a token is remembered.
+      expect(await decide("publish", room, credentials)).toBe(id);
+      expect(await decide("subscribe", room, credentials)).toBe(id);
+    }
+    expect(await decide("publish", room, withKey("wrong", id))).toBe("invalidSecret");
+    const forged = withToken({ keyId: id }, { key: "wrong" });
+    expect(await decide("publish", room, forged)).toBe("invalidTokenProvided");
+  });
+
+  test("[AUTH-19] takes only the new secret when the overlap is over", async () => {
+    const oldToken = withToken({ keyId: id });
+    expect(await decide("publish", room, oldToken)).toBe(id);
+    vi.useFakeTimers({ toFake: ["Date"], now: Date.now() + 61_000 });
+    try {
+      expect(await decide("publish", room, oldToken)).toBe("invalidTokenProvided");
+      expect(await decide("publish", room, withKey(secret, id))).toBe("invalidSecret");
+    } finally {
+      vi.useRealTimers();
+    }
+  });
+
+  test("without an overlap takes only the new secret at once", async () => {
+    const fresh = await rotate(0);
+    expect(await decide("publish", room, withKey(secret, id))).toBe("invalidSecret");
+    expect(await decide("publish", room, withToken({ keyId: id }))).toBe("invalidTokenProvided");
+    expect(await decide("publish", room, withKey(fresh, id))).toBe(id);
   });
 });

@@ -10,7 +10,7 @@ import {
 import { Refusal } from "../errors.js";
 import { after, type MaybePromise } from "../maybe-promise.js";
 import type { KeyTable, LiveKey } from "./keys.js";
-import { readKeyId, VerifiedTokens } from "./token.js";
+import { type KnownToken, readKeyId, type VerifiedToken, VerifiedTokens } from "./token.js";
 
 type Action = "subscribe" | "publish";
 
@@ -57,8 +57,8 @@ export function createAuthorize(keys: KeyTable): Authorize {
       return after(keys.find(channel.appId, tokenKeyId), (key) => {
         if (key === undefined || (hasKey && !isKeyText)) throw new Refusal("unknownKey");
         if (hasKey) return grantBySecret(channel, key, secret);
-        const verified = tokens.verify(token, key.id, key.verifyToken, known);
-        refuseExpired(key);
+        const verified = verifyToken(token, key, known);
+        refuseUnusable(key);
         if (verified.channel === undefined || !covers(verified.channel, channel.name)) {
           throw new Refusal("tokenChannel");
         }
@@ -75,9 +75,26 @@ export function createAuthorize(keys: KeyTable): Authorize {
     });
   }
 
+  function verifyToken(token: string, key: LiveKey, known: KnownToken | undefined): VerifiedToken {
+    const previous = countingPrevious(key);
+    if (previous !== undefined && known?.verify === previous.verifyToken) {
+      return tokens.verify(token, key.id, previous.verifyToken, known);
+    }
+    try {
+      return tokens.verify(token, key.id, key.verifyToken, known);
+    } catch (error) {
+      if (previous === undefined) throw error;
+      return tokens.verify(token, key.id, previous.verifyToken, known);
+    }
+  }
+
   function grantBySecret(channel: ParsedChannel, key: LiveKey, secret: unknown): Grant {
-    if (typeof secret !== "string" || !isSecretOf(key, secret)) throw new Refusal("invalidSecret");
-    refuseExpired(key);
+    if (typeof secret !== "string") throw new Refusal("invalidSecret");
+    const previous = countingPrevious(key);
+    const isRight =
+      isSecret(secret, key.secret) || (previous !== undefined && isSecret(secret, previous.secret));
+    if (!isRight) throw new Refusal("invalidSecret");
+    refuseUnusable(key);
     return grant(channel, key, undefined, key.expiresAt);
   }
 
@@ -103,8 +120,14 @@ function refuseUnpublishable(channel: ParsedChannel): void {
   if (channel.kind === "meta") throw new Refusal("metaPublish");
 }
 
-function refuseExpired(key: LiveKey): void {
+function refuseUnusable(key: LiveKey): void {
   if (Date.now() >= key.expiresAt) throw new Refusal("expiredKey");
+  if (key.isRevoked) throw new Refusal("revokedKey");
+}
+
+/** The secret before a rotation, as long as it counts. */
+function countingPrevious({ previous }: LiveKey): LiveKey["previous"] {
+  return previous !== undefined && Date.now() < previous.until ? previous : undefined;
 }
 
 /** Clients send null or "" for what they were not configured with. */
@@ -113,7 +136,7 @@ function isPresent(value: unknown): boolean {
 }
 
 /** In a time that tells nothing of the secret but its length. */
-function isSecretOf(key: LiveKey, secret: string): boolean {
-  const given = Buffer.from(secret);
-  return given.length === key.secret.length && timingSafeEqual(given, key.secret);
+function isSecret(text: string, secret: Buffer): boolean {
+  const given = Buffer.from(text);
+  return given.length === secret.length && timingSafeEqual(given, secret);
 }

@@ -146,6 +146,27 @@ describe("the table of live keys", () => {
     expect(revoked).toEqual([{ appIds: [], keyIds: [keyId] }]);
   });
 
+  test("a key that another process revokes stays, revoked, and its end is told once", async () => {
+    await addKnownKey();
+    const revoked: Revoked[] = [];
+    keys.onRevoked((what) => revoked.push(what));
+    await other.revokeKey(appId, keyId);
+    await expect.poll(() => keys.find(appId, keyId), soon).toMatchObject({ isRevoked: true });
+    await other.removeKey(appId, keyId);
+    await expect.poll(() => keys.find(appId, keyId), soon).toBeUndefined();
+    expect(revoked).toEqual([{ appIds: [], keyIds: [keyId] }]);
+  });
+
+  test("a key whose secret is rotated ends nothing", async () => {
+    await addKnownKey();
+    const revoked: Revoked[] = [];
+    keys.onRevoked((what) => revoked.push(what));
+    await store.rotateKey(appId, keyId, 60_000);
+    await keys.changed();
+    expect(keys.find(appId, keyId)).toMatchObject({ previous: { until: expect.any(Number) } });
+    expect(revoked).toEqual([]);
+  });
+
   test("an application that another process deletes ends with its keys", async () => {
     await addKnownKey();
     const revoked = new Promise<Revoked>((resolve) => keys.onRevoked(resolve));

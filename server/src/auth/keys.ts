@@ -4,14 +4,21 @@ import type { MaybePromise } from "../maybe-promise.js";
 import type { Key, Store } from "../storage/store.js";
 import { tokenVerifier, type VerifyToken } from "./token.js";
 
-/** A key as decisions need it. Stays the same object as long as secret and expiry do. */
-export interface LiveKey {
+/** One of the secrets that count for a key. */
+interface LiveSecret {
+  readonly secret: Buffer;
+  readonly verifyToken: VerifyToken;
+}
+
+/** A key as decisions need it. Stays the same object as long as what it holds does. */
+export interface LiveKey extends LiveSecret {
   readonly id: KeyId;
   readonly appId: AppId;
-  readonly secret: Buffer;
   /** ms since 1970; Infinity: never expires. */
   readonly expiresAt: number;
-  readonly verifyToken: VerifyToken;
+  readonly isRevoked: boolean;
+  /** After a rotation: the secret before it counts as well, until then (ms since 1970). */
+  readonly previous: (LiveSecret & { readonly until: number }) | undefined;
 }
 
 export interface Revoked {
@@ -135,7 +142,7 @@ export class KeyTable {
     return this.loading;
   }
 
-  /** `listener` is told what a reload no longer found. */
+  /** `listener` is told what a reload no longer found, or found revoked. */
   onRevoked(listener: (revoked: Revoked) => void): void {
     this.revokedListeners.push(listener);
   }
@@ -209,8 +216,7 @@ export class KeyTable {
   private keepOrMake(key: Key): LiveKey {
     const fresh = toLiveKey(key);
     const live = this.table.get(key.appId)?.get(key.id);
-    const isSame = live?.expiresAt === fresh.expiresAt && live.secret.equals(fresh.secret);
-    return isSame ? live : fresh;
+    return live !== undefined && isSameKey(live, fresh) ? live : fresh;
   }
 
   private replace(next: Table): void {
@@ -219,7 +225,9 @@ export class KeyTable {
     for (const [appId, keys] of this.table) {
       const nextKeys = next.get(appId);
       if (nextKeys === undefined) appIds.push(appId);
-      for (const keyId of keys.keys()) if (!nextKeys?.has(keyId)) keyIds.push(keyId);
+      for (const { id, isRevoked } of keys.values()) {
+        if (!isRevoked && (nextKeys?.get(id)?.isRevoked ?? true)) keyIds.push(id);
+      }
     }
     this.table = next;
     this.generation++;
@@ -364,16 +372,36 @@ export class KeyTable {
 }
 
 function toLiveKey(key: Key): LiveKey {
-  let verify: VerifyToken | undefined;
-  return {
+  const { previous } = key;
+  return Object.assign(toLiveSecret(key.secret), {
     id: key.id,
     appId: key.appId,
-    secret: Buffer.from(key.secret),
     expiresAt: key.expires?.getTime() ?? Number.POSITIVE_INFINITY,
+    isRevoked: key.revokedAt !== null,
+    previous:
+      previous === null
+        ? undefined
+        : Object.assign(toLiveSecret(previous.secret), { until: previous.until.getTime() }),
+  });
+}
+
+function toLiveSecret(secret: string): LiveSecret {
+  let verify: VerifyToken | undefined;
+  return {
+    secret: Buffer.from(secret),
     // Most keys of a large table are never used on this node: made when needed.
     get verifyToken() {
-      verify ??= tokenVerifier(key.secret);
+      verify ??= tokenVerifier(secret);
       return verify;
     },
   };
+}
+
+function isSameKey(one: LiveKey, other: LiveKey): boolean {
+  return (
+    one.expiresAt === other.expiresAt &&
+    one.isRevoked === other.isRevoked &&
+    one.previous?.until === other.previous?.until &&
+    one.secret.equals(other.secret)
+  );
 }

@@ -8,6 +8,7 @@ import Fastify, {
   type FastifyServerFactory,
 } from "fastify";
 import { Refusal } from "../errors.js";
+import { type AdminParts, routeAdmin } from "./admin.js";
 import { routeClientScript } from "./client-script.js";
 import { type BuildInfo, routeHealth } from "./health.js";
 import { isChannelUrl, isUnderPrefix, type PublishParts, routePublish } from "./publish.js";
@@ -17,6 +18,8 @@ export interface AppParts extends PublishParts {
   /** Called for faults that are the server's own; never with credentials or a request's URL. */
   readonly log: (level: "error" | "warn", message: string, fields: object) => void;
   readonly build: BuildInfo;
+  /** Absent: there is no administration. */
+  readonly admin?: AdminParts;
   /** Makes the server that hands its requests on to the app; default: a plain HTTP server. */
   readonly serverFactory?: FastifyServerFactory;
 }
@@ -31,7 +34,8 @@ const requestTimeoutMs = 60_000;
 const unreadableGraceMs = 5_000;
 
 /**
- * Everything this server answers over plain HTTP: REST publish, health and the welcome page.
+ * Everything this server answers over plain HTTP: REST publish, administration, health and the
+ * welcome page.
  *
  * Every request gets an answer, and every fault one of few shapes: JSON `{code, params, message,
  * details}` for refusals, a short text where there is nothing to explain. Not listening yet.
@@ -64,6 +68,7 @@ export function createApp(parts: AppParts): FastifyInstance {
   routeHealth(app, parts.build);
   routeWelcome(app);
   routeClientScript(app);
+  if (parts.admin !== undefined) routeAdmin(app, parts.admin);
   return app;
 }
 
@@ -71,6 +76,7 @@ function refusalOf(error: unknown, request: FastifyRequest, log: AppParts["log"]
   if (error instanceof Refusal) return error;
   const { code, statusCode } = error as Partial<FastifyError>;
   if (code === "FST_ERR_CTP_INVALID_MEDIA_TYPE") return new Refusal("unsupportedType");
+  if (code === "FST_ERR_CTP_BODY_TOO_LARGE") return new Refusal("tooLarge");
   if (statusCode !== undefined && statusCode < 500) return new Refusal("badRequest");
   log("error", "HTTP request failed", { err: error, method: request.method });
   return new Refusal("internal");

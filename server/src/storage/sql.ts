@@ -5,7 +5,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import type { AppId, KeyId } from "@pandapush/protocol";
 import createKnex, { type Knex } from "knex";
 import { knexConfig } from "../../knexfile.js";
-import type { Application, Key, Store } from "./store.js";
+import type { Application, AuditEntry, Found, Key, Page, Store } from "./store.js";
 
 /**
  * SQLite is called in this thread: if a statement waited for another process to finish its write,
@@ -60,6 +60,19 @@ interface KeyRow {
   updated_at: Timestamp;
   last_used: Timestamp;
   use_count: number | null;
+  revoked_at: Timestamp;
+  revoked_by: string | null;
+  previous_secret: string | null;
+  previous_until: Timestamp;
+}
+
+interface AuditRow {
+  id: number;
+  created_at: Timestamp;
+  user_id: string | null;
+  action: string;
+  application_id: string | null;
+  details: string | null;
 }
 
 /** Pandapush 2.2 wrote ISO 8601 text, and so do we; knex itself writes ms since 1970. */
@@ -78,6 +91,40 @@ class SqlStore implements Store {
     return row === undefined ? undefined : toApplication(row);
   }
 
+  findApplications({
+    user,
+    search,
+    ...page
+  }: { user?: string; search?: string } & Page): Promise<Found<Application>> {
+    const rows = () => {
+      const query = this.knex<ApplicationRow>("applications");
+      if (user !== undefined) query.whereIn("id", this.administeredBy(user));
+      if (search !== undefined) query.where(contains(["name", "id"], search));
+      return query;
+    };
+    const order = [{ column: "created_at" }, { column: "id" }];
+    return this.find<ApplicationRow, Application>(rows, order, page, toApplication);
+  }
+
+  async admins(id: AppId): Promise<string[]> {
+    const users: string[] = await patiently(() =>
+      this.knex("application_users")
+        .where({ application_id: id })
+        .whereNotNull("user_id")
+        .distinct()
+        .orderBy("user_id")
+        .pluck("user_id"),
+    );
+    return users;
+  }
+
+  async isAdmin(id: AppId, user: string): Promise<boolean> {
+    const row: unknown = await patiently(() =>
+      this.knex("application_users").where({ application_id: id, user_id: user }).first(),
+    );
+    return row !== undefined;
+  }
+
   async addApplication(app: {
     id?: AppId;
     name: string | null;
@@ -93,21 +140,59 @@ class SqlStore implements Store {
     await this.write(async (trx) => {
       await trx("applications").insert(row);
       await trx("application_users").insert({ application_id: row.id, user_id: app.createdBy });
+      const details = { name: row.name };
+      await audit(trx, app.createdBy, "application.create", row.id, details);
     });
     return toApplication(row);
   }
 
-  removeApplication(id: AppId): Promise<boolean> {
+  updateApplication(
+    id: AppId,
+    { name, admins }: { name?: string | null; admins?: readonly string[] },
+    by?: string,
+  ): Promise<boolean> {
+    return this.write(async (trx) => {
+      const change = {
+        updated_at: new Date().toISOString(),
+        ...(name === undefined ? {} : { name }),
+      };
+      if ((await trx("applications").where({ id }).update(change)) === 0) return false;
+      if (admins !== undefined) {
+        await trx("application_users").where({ application_id: id }).delete();
+        const rows = [...new Set(admins)].map((user_id) => ({ application_id: id, user_id }));
+        if (rows.length > 0) await trx("application_users").insert(rows);
+      }
+      await audit(trx, by, "application.update", id, { name, admins });
+      return true;
+    });
+  }
+
+  removeApplication(id: AppId, by?: string): Promise<boolean> {
     return this.write(async (trx) => {
       await trx("keys").where({ application_id: id }).delete();
       await trx("application_users").where({ application_id: id }).delete();
-      return (await trx("applications").where({ id }).delete()) > 0;
+      const row = await trx<ApplicationRow>("applications").where({ id }).first();
+      if (row === undefined) return false;
+      await trx("applications").where({ id }).delete();
+      await audit(trx, by, "application.delete", id, { name: row.name });
+      return true;
     });
   }
 
   async keys(): Promise<Key[]> {
     const rows = await patiently(() => this.usableKeys().orderBy(["created_at", "id"]));
     return rows.map(toKey);
+  }
+
+  findKeys(appId: AppId, { search, ...page }: { search?: string } & Page): Promise<Found<Key>> {
+    const rows = () => {
+      const query = this.knex<KeyRow>("keys").where({ application_id: appId });
+      query.where("secret", "<>", "");
+      if (search !== undefined) query.where(contains(["purpose", "id"], search));
+      return query;
+    };
+    const order = [{ column: "created_at" }, { column: "id" }];
+    return this.find<KeyRow, Key>(rows, order, page, toKey);
   }
 
   async findKey(appId: AppId, id: KeyId): Promise<Key | undefined> {
@@ -136,15 +221,97 @@ class SqlStore implements Store {
       updated_at: null,
       last_used: null,
       use_count: null,
+      revoked_at: null,
+      revoked_by: null,
+      previous_secret: null,
+      previous_until: null,
     };
-    await this.write((trx) => trx("keys").insert(row));
+    await this.write(async (trx) => {
+      await trx("keys").insert(row);
+      const details = { key: row.id, purpose: row.purpose, expires: row.expires };
+      await audit(trx, key.createdBy, "key.create", key.appId, details);
+    });
     return toKey(row);
   }
 
-  removeKey(appId: AppId, id: KeyId): Promise<boolean> {
-    return this.write(
-      async (trx) => (await trx("keys").where({ application_id: appId, id }).delete()) > 0,
+  revokeKey(appId: AppId, id: KeyId, by?: string): Promise<boolean> {
+    const now = new Date().toISOString();
+    return this.write(async (trx) => {
+      const revoked = await trx("keys")
+        .where({ application_id: appId, id })
+        .whereNull("revoked_at")
+        .update({
+          revoked_at: now,
+          revoked_by: by ?? null,
+          updated_at: now,
+          previous_secret: null,
+          previous_until: null,
+        });
+      if (revoked > 0) await audit(trx, by, "key.revoke", appId, { key: id });
+      return revoked > 0;
+    });
+  }
+
+  rotateKey(appId: AppId, id: KeyId, overlapMs: number, by?: string): Promise<Key | undefined> {
+    return this.write(async (trx) => {
+      const isIt = { application_id: appId, id };
+      const row = await trx<KeyRow>("keys").where(isIt).whereNull("revoked_at").first();
+      if (row === undefined) return undefined;
+      const now = Date.now();
+      const until = overlapMs > 0 ? new Date(now + overlapMs).toISOString() : null;
+      const change = {
+        secret: randomText(256),
+        previous_secret: until === null ? null : row.secret,
+        previous_until: until,
+        updated_at: new Date(now).toISOString(),
+      };
+      await trx("keys").where(isIt).update(change);
+      await audit(trx, by, "key.rotate", appId, { key: id, previous_until: until });
+      return toKey({ ...row, ...change });
+    });
+  }
+
+  removeKey(appId: AppId, id: KeyId, by?: string): Promise<boolean> {
+    return this.write(async (trx) => {
+      const removed = await trx("keys").where({ application_id: appId, id }).delete();
+      if (removed > 0) await audit(trx, by, "key.delete", appId, { key: id });
+      return removed > 0;
+    });
+  }
+
+  async addAudit(entry: Pick<AuditEntry, "user" | "action" | "appId" | "details">): Promise<void> {
+    const { user, action, appId, details } = entry;
+    await this.write((trx) => audit(trx, user, action, appId, details));
+  }
+
+  audit({ appId, user, ...page }: { appId?: AppId; user?: string } & Page) {
+    const rows = () => {
+      const query = this.knex<AuditRow>("audit");
+      if (appId !== undefined) query.where({ application_id: appId });
+      if (user !== undefined) query.whereIn("application_id", this.administeredBy(user));
+      return query;
+    };
+    const order = [{ column: "id", order: "desc" }];
+    return this.find<AuditRow, AuditEntry>(rows, order, page, toAuditEntry);
+  }
+
+  async setting(name: string): Promise<string | undefined> {
+    const row: { value: string } | undefined = await patiently(() =>
+      this.knex("settings").where({ name }).first("value"),
     );
+    return row?.value;
+  }
+
+  async setSetting(name: string, value: string): Promise<void> {
+    await this.write((trx) => trx("settings").insert({ name, value }).onConflict("name").merge());
+  }
+
+  addSetting(name: string, value: string): Promise<string> {
+    return this.write(async (trx) => {
+      await trx("settings").insert({ name, value }).onConflict("name").ignore();
+      const row: { value: string } = await trx("settings").where({ name }).first("value");
+      return row.value;
+    });
   }
 
   async recordUse(uses: readonly { keyId: KeyId; count: number; lastUsed: Date }[]): Promise<void> {
@@ -187,9 +354,58 @@ class SqlStore implements Store {
       .where("secret", "<>", "");
   }
 
+  private administeredBy(user: string) {
+    return this.knex("application_users").where({ user_id: user }).select("application_id");
+  }
+
+  private async find<Row extends object, Item>(
+    rows: () => Knex.QueryBuilder,
+    order: { column: string; order?: string }[],
+    { offset, limit }: Page,
+    toItem: (row: Row) => Item,
+  ): Promise<Found<Item>> {
+    const [count]: { total: number | string }[] = await patiently(() =>
+      rows().count({ total: "*" }),
+    );
+    const page: Row[] = await patiently(() => {
+      const query = rows().select("*").orderBy(order);
+      if (limit !== undefined) query.limit(limit);
+      if (offset !== undefined) query.offset(offset);
+      return query;
+    });
+    return { items: page.map(toItem), total: Number(count?.total) };
+  }
+
   private write<T>(work: (trx: Knex.Transaction) => Promise<T> | Knex.QueryBuilder): Promise<T> {
     return patiently(() => this.knex.transaction(async (trx) => await work(trx)));
   }
+}
+
+/** Fields that are undefined are left out of `details`. */
+async function audit(
+  trx: Knex.Transaction,
+  user: string | null | undefined,
+  action: string,
+  appId: string | null,
+  details: Readonly<Record<string, unknown>>,
+): Promise<void> {
+  await trx("audit").insert({
+    created_at: new Date().toISOString(),
+    user_id: user ?? null,
+    action,
+    application_id: appId,
+    details: JSON.stringify(details),
+  });
+}
+
+/** A condition: one of the columns has this text in it. */
+function contains(columns: readonly string[], text: string) {
+  const pattern = `%${text.toLowerCase().replace(/[\\%_]/g, "\\$&")}%`;
+  return (query: Knex.QueryBuilder) => {
+    for (const column of columns) {
+      query.orWhereRaw("lower(??) like ? escape '\\'", [column, pattern]);
+    }
+  };
 }
 
 async function migrate(knex: Knex): Promise<void> {
@@ -271,6 +487,23 @@ function toKey(row: KeyRow): Key {
     updatedAt: toDate(row.updated_at),
     lastUsed: toDate(row.last_used),
     useCount: row.use_count ?? 0,
+    // A time that cannot be read was some time all the same.
+    revokedAt: row.revoked_at === null ? null : (toDate(row.revoked_at) ?? new Date(0)),
+    revokedBy: row.revoked_by,
+    previous: row.previous_secret
+      ? { secret: row.previous_secret, until: toDate(row.previous_until) ?? new Date(0) }
+      : null,
+  };
+}
+
+function toAuditEntry(row: AuditRow): AuditEntry {
+  return {
+    id: row.id,
+    at: toDate(row.created_at),
+    user: row.user_id,
+    action: row.action,
+    appId: row.application_id as AppId | null,
+    details: JSON.parse(row.details ?? "{}") as Record<string, unknown>,
   };
 }
 

@@ -137,4 +137,153 @@ export function storeSuite(open: () => Promise<{ store: Store; other: Store }>):
     );
     expect(await store.keys()).toHaveLength(40);
   });
+
+  test("an application is renamed and given other admins; what is not given stays", async () => {
+    const id = await addApp();
+    expect(await store.updateApplication(id, { admins: ["zoe", "ben", "zoe"] })).toBe(true);
+    expect(await store.updateApplication(id, { name: "store" })).toBe(true);
+    expect(await other.admins(id)).toEqual(["ben", "zoe"]);
+    const app = await other.findApplication(id);
+    expect(app).toMatchObject({ name: "store", createdBy: "ann", updatedAt: expect.any(Date) });
+    expect(await other.isAdmin(id, "zoe")).toBe(true);
+    expect(await other.isAdmin(id, "ann")).toBe(false);
+    expect(await store.updateApplication(id, { admins: [] })).toBe(true);
+    expect(await other.admins(id)).toEqual([]);
+    expect(await store.updateApplication(noSuchApp, { name: "x" })).toBe(false);
+  });
+
+  test("who creates an application administers it", async () => {
+    expect(await store.admins(await addApp())).toEqual(["ann"]);
+  });
+
+  test("applications are found by user and by a part of their name or id, page by page", async () => {
+    for (const name of ["Apples", "Pears 100%", "Pineapples", null]) {
+      await store.addApplication({ name, createdBy: name === "Pears 100%" ? "ben" : "ann" });
+    }
+    const named = async (filter: Parameters<Store["findApplications"]>[0]) => {
+      const { items, total } = await other.findApplications(filter);
+      return [items.map((app) => app.name), total];
+    };
+    expect((await named({}))[1]).toBe(4);
+    expect(await named({ search: "APPLE" })).toEqual([["Apples", "Pineapples"], 2]);
+    expect(await named({ search: "%" })).toEqual([["Pears 100%"], 1]);
+    expect(await named({ search: "_" })).toEqual([[], 0]);
+    expect(await named({ user: "ben" })).toEqual([["Pears 100%"], 1]);
+    expect(await named({ user: "ben", search: "apple" })).toEqual([[], 0]);
+    expect(await named({ search: "apple", offset: 1, limit: 1 })).toEqual([["Pineapples"], 2]);
+    expect(await named({ search: "apple", offset: 2 })).toEqual([[], 2]);
+    const [first] = (await other.findApplications({ limit: 1 })).items;
+    expect(await named({ search: first?.id ?? "" })).toEqual([["Apples"], 1]);
+  });
+
+  test("the keys of one application are found by a part of their purpose or id", async () => {
+    const appId = await addApp();
+    const key = { createdBy: "ann", expires: null };
+    const web = await store.addKey({ ...key, appId, purpose: "Web shop" });
+    const batch = await store.addKey({ ...key, appId, purpose: "nightly batch" });
+    await store.addKey({ ...key, appId: await addApp(), purpose: "web" });
+    expect(await other.findKeys(appId, {})).toEqual({ items: [web, batch], total: 2 });
+    expect(await other.findKeys(appId, { search: "web" })).toEqual({ items: [web], total: 1 });
+    expect(await other.findKeys(appId, { search: batch.id })).toEqual({ items: [batch], total: 1 });
+    const page = { offset: 1, limit: 5 };
+    expect(await other.findKeys(appId, page)).toEqual({ items: [batch], total: 2 });
+  });
+
+  test("a revoked key stays to be seen, with who revoked it; it is revoked once", async () => {
+    const [appId, otherApp] = [await addApp(), await addApp()];
+    const { id } = await addKey(appId);
+    expect(await store.revokeKey(otherApp, id, "ben")).toBe(false);
+    expect(await store.revokeKey(appId, id, "ben")).toBe(true);
+    expect(await store.revokeKey(appId, id, "zoe")).toBe(false);
+    const key = await other.findKey(appId, id);
+    expect(key).toMatchObject({ revokedBy: "ben", revokedAt: expect.any(Date) });
+    expect(await other.keys()).toEqual([key]);
+  });
+
+  test("a rotated key has a new secret, and the old one until the overlap is over", async () => {
+    const appId = await addApp();
+    const before = await addKey(appId);
+    expect(before.previous).toBeNull();
+    const rotated = await store.rotateKey(appId, before.id, 60_000, "ann");
+    expect(rotated?.secret).toMatch(/^[A-Za-z0-9]{256}$/);
+    expect(rotated?.secret).not.toBe(before.secret);
+    expect(rotated?.previous?.secret).toBe(before.secret);
+    const leftMs = (rotated?.previous?.until.getTime() ?? 0) - Date.now();
+    expect(leftMs).toBeGreaterThan(50_000);
+    expect(leftMs).toBeLessThanOrEqual(60_000);
+    expect(await other.findKey(appId, before.id)).toEqual(rotated);
+    const again = await store.rotateKey(appId, before.id, 0, "ann");
+    expect(again?.previous).toBeNull();
+    expect(await other.findKey(appId, before.id)).toEqual(again);
+  });
+
+  test("a key that is revoked, of another application or absent is not rotated", async () => {
+    const appId = await addApp();
+    const { id } = await addKey(appId);
+    expect(await store.rotateKey(await addApp(), id, 0)).toBeUndefined();
+    expect(await store.rotateKey(appId, noSuchKey, 0)).toBeUndefined();
+    await store.rotateKey(appId, id, 60_000);
+    await store.revokeKey(appId, id);
+    expect(await store.rotateKey(appId, id, 0)).toBeUndefined();
+    expect(await store.findKey(appId, id)).toMatchObject({ previous: null });
+  });
+
+  test("every change is in the audit, the newest first, and without secrets", async () => {
+    const appId = await addApp();
+    const key = await addKey(appId);
+    await store.updateApplication(appId, { name: "store", admins: ["ann", "ben"] }, "ann");
+    const rotated = await store.rotateKey(appId, key.id, 0, "ben");
+    await store.revokeKey(appId, key.id, "ben");
+    await store.removeKey(appId, key.id, "zoe");
+    await store.removeApplication(appId, "root");
+    const { items, total } = await other.audit({ appId });
+    expect(items.map(({ user, action, details }) => [user, action, details])).toEqual([
+      ["root", "application.delete", { name: "store" }],
+      ["zoe", "key.delete", { key: key.id }],
+      ["ben", "key.revoke", { key: key.id }],
+      ["ben", "key.rotate", { key: key.id, previous_until: null }],
+      ["ann", "application.update", { name: "store", admins: ["ann", "ben"] }],
+      ["ann", "key.create", { key: key.id, purpose: null, expires: null }],
+      ["ann", "application.create", { name: "shop" }],
+    ]);
+    expect(total).toBe(7);
+    expect(Math.abs(Date.now() - (items[0]?.at?.getTime() ?? 0))).toBeLessThan(60_000);
+    for (const { secret } of [key, rotated ?? key]) {
+      expect(JSON.stringify(items)).not.toContain(secret);
+    }
+  });
+
+  test("what changed nothing is not in the audit", async () => {
+    await store.updateApplication(noSuchApp, { name: "x" });
+    await store.removeApplication(noSuchApp);
+    await store.removeKey(noSuchApp, noSuchKey);
+    await store.revokeKey(noSuchApp, noSuchKey);
+    await addKey(noSuchApp).catch(() => undefined);
+    expect(await store.audit({})).toEqual({ items: [], total: 0 });
+  });
+
+  test("the audit is listed page by page, and for the applications of one user", async () => {
+    const appId = await addApp();
+    await store.addApplication({ name: "theirs", createdBy: "ben" });
+    await store.addAudit({ user: "root", action: "admin.login", appId: null, details: { n: 1 } });
+    const actions = async (filter: Parameters<Store["audit"]>[0]) =>
+      (await other.audit(filter)).items.map(({ user, action }) => `${user} ${action}`);
+    expect(await actions({ limit: 2 })).toEqual(["root admin.login", "ben application.create"]);
+    expect(await actions({ limit: 2, offset: 2 })).toEqual(["ann application.create"]);
+    expect(await actions({ user: "ann" })).toEqual(["ann application.create"]);
+    expect(await actions({ user: "ben", appId })).toEqual([]);
+  });
+
+  test("a setting is the same for all who add it at once, until it is set", async () => {
+    expect(await store.setting("session.key")).toBeUndefined();
+    const added = await Promise.all(
+      [store, other, store].map((each, i) => each.addSetting("session.key", `value ${i}`)),
+    );
+    expect(new Set(added).size).toBe(1);
+    expect(await other.setting("session.key")).toBe(added[0]);
+    await store.setSetting("session.key", "another");
+    await store.setSetting("password", "hash");
+    expect(await other.setting("session.key")).toBe("another");
+    expect(await other.addSetting("password", "later")).toBe("hash");
+  });
 }

@@ -20,17 +20,70 @@ export interface Key {
   readonly updatedAt: Date | null;
   readonly lastUsed: Date | null;
   readonly useCount: number;
+  /** A revoked key opens nothing any more; it stays to be seen. null: it was not revoked. */
+  readonly revokedAt: Date | null;
+  readonly revokedBy: string | null;
+  /** The secret before the last rotation, which counts as well until then. */
+  readonly previous: { readonly secret: string; readonly until: Date } | null;
 }
 
-/** Applications and keys, in SQL. All methods reject with the database's error when it is down. */
+/** A part of a list: from `offset` (0), at most `limit` (all). */
+export interface Page {
+  readonly offset?: number;
+  readonly limit?: number;
+}
+
+export interface Found<T> {
+  readonly items: T[];
+  /** How many there are on all pages. */
+  readonly total: number;
+}
+
+export interface AuditEntry {
+  readonly id: number;
+  readonly at: Date | null;
+  /** null: not known, such as somebody at the command line. */
+  readonly user: string | null;
+  /** `<noun>.<verb>`, such as `key.revoke`. */
+  readonly action: string;
+  readonly appId: AppId | null;
+  /** JSON without secrets. */
+  readonly details: Readonly<Record<string, unknown>>;
+}
+
+/**
+ * Applications, their admins and keys, in SQL. All methods reject with the database's error when
+ * it is down.
+ *
+ * A method that changes an application or a key writes its audit entry in the same transaction;
+ * `by` is the user it is done for.
+ */
 export interface Store {
   applications(): Promise<Application[]>;
   findApplication(id: AppId): Promise<Application | undefined>;
+  /**
+   * In the order in which they were made.
+   * @param filter.user only those that this user administers
+   * @param filter.search only those with this text in name or id; upper and lower case are the same
+   */
+  findApplications(filter: { user?: string; search?: string } & Page): Promise<Found<Application>>;
+  /** User names, sorted. */
+  admins(id: AppId): Promise<string[]>;
+  isAdmin(id: AppId, user: string): Promise<boolean>;
   /** Creates it and makes the creator its first admin. The id is made here unless given. */
   addApplication(app: { id?: AppId; name: string | null; createdBy: string }): Promise<Application>;
+  /** Changes what is given; `admins` replaces all of them. false: there is none. */
+  updateApplication(
+    id: AppId,
+    change: { name?: string | null; admins?: readonly string[] },
+    by?: string,
+  ): Promise<boolean>;
   /** Removes it with its keys and admins. false: there was none. */
-  removeApplication(id: AppId): Promise<boolean>;
+  removeApplication(id: AppId, by?: string): Promise<boolean>;
+  /** Those of all applications, the revoked ones too. */
   keys(): Promise<Key[]>;
+  /** @param filter.search only those with this text in purpose or id */
+  findKeys(appId: AppId, filter: { search?: string } & Page): Promise<Found<Key>>;
   findKey(appId: AppId, id: KeyId): Promise<Key | undefined>;
   /** Id (`PSID` + 16 characters) and secret (256 alphanumerics) are made here unless given. */
   addKey(key: {
@@ -41,9 +94,30 @@ export interface Store {
     expires: Date | null;
     purpose: string | null;
   }): Promise<Key>;
-  removeKey(appId: AppId, id: KeyId): Promise<boolean>;
+  /** false: there is none, or it was revoked before. */
+  revokeKey(appId: AppId, id: KeyId, by?: string): Promise<boolean>;
+  /**
+   * Gives it a new secret, and lets the old one count for `overlapMs` more. A secret that was
+   * replaced before counts no longer.
+   *
+   * @returns the key with its new secret; undefined: there is none, or it was revoked
+   */
+  rotateKey(appId: AppId, id: KeyId, overlapMs: number, by?: string): Promise<Key | undefined>;
+  removeKey(appId: AppId, id: KeyId, by?: string): Promise<boolean>;
   /** Adds to `use_count` and sets `last_used`; one statement a key, in one transaction. */
   recordUse(uses: readonly { keyId: KeyId; count: number; lastUsed: Date }[]): Promise<void>;
+  /** For what is no change of an application or key. */
+  addAudit(entry: Pick<AuditEntry, "user" | "action" | "appId" | "details">): Promise<void>;
+  /**
+   * The newest first.
+   * @param filter.user only entries of the applications that this user administers
+   */
+  audit(filter: { appId?: AppId; user?: string } & Page): Promise<Found<AuditEntry>>;
+  /** Something that all nodes share, such as the key that signs sessions. */
+  setting(name: string): Promise<string | undefined>;
+  setSetting(name: string, value: string): Promise<void>;
+  /** Sets it unless it is set. Resolves to what it is then: the same for all who try at once. */
+  addSetting(name: string, value: string): Promise<string>;
   /** Changes whenever another process has written; undefined where the database cannot tell. */
   version(): Promise<number | undefined>;
   close(): Promise<void>;

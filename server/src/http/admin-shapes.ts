@@ -1,0 +1,205 @@
+/**
+ * What the admin API takes and gives. An answer holds what its shape names and nothing else: a
+ * secret gets out only where `secret` is written here.
+ */
+import { z } from "zod";
+import type { Application, AuditEntry, Key } from "../storage/store.js";
+
+const maxText = 255;
+/** A time that ends a key or token may be given with a time zone, or as a day in UTC. */
+const time = z.union([z.iso.datetime({ offset: true }), z.iso.date()], {
+  error: "must be a date such as 2030-12-31 or 2030-12-31T12:00:00Z",
+});
+/** Described, not checked: what a database holds may be odd, and is shown all the same. */
+const answerTime = z.string().meta({ format: "date-time" }).nullable();
+
+/** A future time; null, "" or absent: none. */
+const end = z
+  .union([z.literal(""), time], { error: "must be a date such as 2030-12-31T12:00:00Z" })
+  .refine((value) => value === "" || Date.parse(value) > Date.now(), {
+    error: "must lie in the future",
+  })
+  .nullish();
+
+const word = z
+  .string({ error: "must be a text" })
+  .max(maxText, { error: `must have at most ${maxText} characters` })
+  .regex(/^\P{Cc}*$/u, { error: "must hold no control characters" });
+const name = word.refine((value) => value.trim() !== "", { error: "must not be blank" });
+const flag = z.boolean({ error: "must be true or false" });
+
+export const page = z.object({
+  search: word.optional(),
+  limit: z.coerce
+    .number({ error: "must be a number from 1 to 1000" })
+    .int({ error: "must be a whole number" })
+    .min(1, { error: "must be 1 or more" })
+    .max(1000, { error: "must be 1000 or less" })
+    .optional(),
+  offset: z.coerce
+    .number({ error: "must be a number" })
+    .int({ error: "must be a whole number" })
+    .min(0, { error: "must be 0 or more" })
+    .optional(),
+});
+export const auditPage = page.omit({ search: true });
+
+export const login = z.object({
+  username: z.string({ error: "must be a text" }),
+  password: z.string({ error: "must be a text" }),
+});
+export const newApplication = z.object({ name: name.nullish() });
+export const applicationChange = z.object({
+  name: name.nullish(),
+  admins: z
+    .array(name, { error: "must be a list of user names" })
+    .max(1000, { error: "must have at most 1000 names" })
+    .optional(),
+});
+export const newKey = z.object({ expires: end, purpose: word.nullish() });
+export const rotation = z.object({
+  overlap_ms: z
+    .number({ error: "must be a number of milliseconds" })
+    .int({ error: "must be a whole number" })
+    .min(0, { error: "must be 0 or more" })
+    .max(365 * 86_400_000, { error: "must be a year or less" })
+    .default(86_400_000),
+});
+export const newToken = z.object({
+  channel: word,
+  presence: z
+    .looseObject(
+      { id: z.union([z.string().min(1), z.number()], { error: "must be a text or a number" }) },
+      { error: "must be an object with an id" },
+    )
+    .nullish(),
+  pub: flag.nullish(),
+  sub: flag.nullish(),
+  expires: end,
+});
+
+export const user = z.object({ username: z.string() });
+export const info = z.object({
+  username: z.string(),
+  environments: z.array(z.object({ name: z.string(), url: z.string() })),
+  environment: z.string(),
+  version: z.string(),
+});
+export const application = z.object({
+  id: z.string(),
+  name: z.string().nullable(),
+  created_by: z.string().nullable(),
+  created_at: answerTime,
+  updated_at: answerTime,
+});
+export const createdApplication = application.omit({ updated_at: true });
+export const key = z.object({
+  id: z.string(),
+  application_id: z.string(),
+  created_by: z.string().nullable(),
+  expires: answerTime,
+  purpose: z.string().nullable(),
+  created_at: answerTime,
+  updated_at: answerTime,
+  last_used: answerTime,
+  use_count: z.number(),
+  status: z.enum(["active", "expiring", "expired", "revoked"]),
+  revoked_at: answerTime,
+  revoked_by: z.string().nullable(),
+  previous_secret_until: answerTime,
+});
+export const createdKey = z.object({
+  application_id: z.string(),
+  created_by: z.string().nullable(),
+  expires: answerTime,
+  purpose: z.string().nullable(),
+  created_at: answerTime,
+  id: z.string(),
+  secret: z.string(),
+});
+export const rotatedKey = key.extend({ secret: z.string() });
+export const applicationDetail = application.extend({
+  keys: z.array(key),
+  admins: z.array(z.string()),
+});
+export const id = z.object({ id: z.string() });
+export const token = z.object({ token: z.string() });
+export const auditEntry = z.object({
+  id: z.number(),
+  at: answerTime,
+  user: z.string().nullable(),
+  action: z.string(),
+  application_id: z.string().nullable(),
+  details: z.record(z.string(), z.json()),
+});
+export const refusal = z.object({
+  code: z.number().nullable(),
+  params: z.array(z.string()),
+  message: z.string(),
+  details: z.string(),
+  fields: z.record(z.string(), z.string()).optional(),
+});
+
+/** A key that ends within this is shown as expiring. */
+const expiringMs = 14 * 86_400_000;
+
+export function toApplication(app: Application): z.input<typeof application> {
+  return {
+    id: app.id,
+    name: app.name,
+    created_by: app.createdBy,
+    created_at: iso(app.createdAt),
+    updated_at: iso(app.updatedAt),
+  };
+}
+
+/** Without its secrets. */
+export function toKey(each: Key): z.input<typeof key> {
+  const previousUntil = each.previous?.until ?? null;
+  return {
+    id: each.id,
+    application_id: each.appId,
+    created_by: each.createdBy,
+    expires: iso(each.expires),
+    purpose: each.purpose,
+    created_at: iso(each.createdAt),
+    updated_at: iso(each.updatedAt),
+    last_used: iso(each.lastUsed),
+    use_count: each.useCount,
+    status: statusOf(each),
+    revoked_at: iso(each.revokedAt),
+    revoked_by: each.revokedBy,
+    previous_secret_until: isOver(previousUntil) ? null : iso(previousUntil),
+  };
+}
+
+export function toAuditEntry(entry: AuditEntry): z.input<typeof auditEntry> {
+  return {
+    id: entry.id,
+    at: iso(entry.at),
+    user: entry.user,
+    action: entry.action,
+    application_id: entry.appId,
+    details: entry.details as Record<string, z.core.util.JSONType>,
+  };
+}
+
+/** @param value what `end` let through */
+export function toEnd(value: string | null | undefined): Date | null {
+  return value === undefined || value === null || value === "" ? null : new Date(value);
+}
+
+function statusOf({ revokedAt, expires }: Key): z.input<typeof key>["status"] {
+  if (revokedAt !== null) return "revoked";
+  if (isOver(expires)) return "expired";
+  const isExpiring = expires !== null && expires.getTime() - Date.now() < expiringMs;
+  return isExpiring ? "expiring" : "active";
+}
+
+export function isOver(time: Date | null): boolean {
+  return time !== null && time.getTime() <= Date.now();
+}
+
+function iso(date: Date | null): string | null {
+  return date?.toISOString() ?? null;
+}

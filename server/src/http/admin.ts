@@ -1,0 +1,140 @@
+/** `/admin/api/…`: applications, admins and keys, for the console and for programs. */
+import type { IncomingMessage } from "node:http";
+import type { TLSSocket } from "node:tls";
+import type { FastifyInstance, FastifyRequest } from "fastify";
+import { z } from "zod";
+import { type AdminAuth, type AdminRequest, type AdminUser, isCrossSite } from "../auth/admin.js";
+import { Refusal } from "../errors.js";
+import type { Store } from "../storage/store.js";
+import { adminRoutes, loginRoutes, type RouteParts } from "./admin-routes.js";
+import { describeApi } from "./openapi.js";
+import { type Route, route } from "./route.js";
+
+export interface AdminParts extends Pick<RouteParts, "changed" | "deployment"> {
+  /** Absent: nobody can log in. */
+  readonly auth: AdminAuth | undefined;
+  readonly store: Store;
+  readonly addressOf: (request: IncomingMessage) => string | undefined;
+  readonly version: string;
+}
+
+const prefix = "/admin/api";
+const maxBodyBytes = 65_536;
+
+export function routeAdmin(app: FastifyInstance, parts: AdminParts): void {
+  const { auth, addressOf } = parts;
+  const describe = (request: FastifyRequest) => describeRequest(request, addressOf);
+  app.register(
+    async (scope) => {
+      scope.removeAllContentTypeParsers();
+      const json = { parseAs: "string", bodyLimit: maxBodyBytes } as const;
+      scope.addContentTypeParser("application/json", json, (_request, body, done) => {
+        try {
+          done(null, parseBody(body.toString()));
+        } catch (error) {
+          done(error as Refusal);
+        }
+      });
+      scope.addHook("onRequest", async (_request, reply) => {
+        reply.headers({ "cache-control": "no-store", "x-content-type-options": "nosniff" });
+        if (auth === undefined) throw new Refusal("consoleClosed");
+      });
+      if (auth === undefined) {
+        scope.all("/*", () => undefined);
+        return;
+      }
+      const users = new WeakMap<FastifyRequest, AdminUser>();
+      const routes = describedRoutes({ ...parts, auth }, describe);
+      const open = new Set(routes.filter(({ isOpen }) => isOpen).map(({ path }) => prefix + path));
+      scope.addHook("onRequest", async (request, reply) => {
+        const isSafe = request.method === "GET" || request.method === "HEAD";
+        if (!isSafe && isCrossSite(request.headers)) throw new Refusal("crossSite");
+        if (open.has(request.routeOptions.url ?? "")) return;
+        const user = await auth.identify(describe(request)).catch((error: unknown) => {
+          challenge(request, reply);
+          throw error;
+        });
+        if (user !== undefined) {
+          users.set(request, user);
+          return;
+        }
+        challenge(request, reply);
+        throw new Refusal("notLoggedIn");
+      });
+      scope.setNotFoundHandler(() => {
+        throw new Refusal("noSuchResource");
+      });
+      for (const { method, path, run } of routes) {
+        scope.route({
+          method,
+          url: path,
+          handler: (request, reply) => run(users.get(request), request, reply),
+        });
+      }
+    },
+    { prefix },
+  );
+  // The address that Pandapush 2.2 had.
+  if (auth === undefined) return;
+  app.get("/logout", (request, reply) => {
+    if (!isCrossSite(request.headers))
+      reply.header("set-cookie", auth.endSession(describe(request)));
+    return reply.redirect("/");
+  });
+}
+
+function describedRoutes(
+  parts: AdminParts & { readonly auth: AdminAuth },
+  describe: (request: FastifyRequest) => AdminRequest,
+): Route[] {
+  const routes: Route[] = [...loginRoutes(parts, describe), ...adminRoutes(parts)];
+  let description: Record<string, z.core.util.JSONType> | undefined;
+  routes.push(
+    route(
+      {
+        method: "GET",
+        path: "/openapi.json",
+        summary: "This description",
+        answer: z.record(z.string(), z.json()),
+      },
+      async () => {
+        description ??= JSON.parse(
+          JSON.stringify(describeApi(routes, prefix, parts.version)),
+        ) as Record<string, z.core.util.JSONType>;
+        return description;
+      },
+    ),
+  );
+  return routes;
+}
+
+function describeRequest(
+  { raw, headers }: FastifyRequest,
+  addressOf: AdminParts["addressOf"],
+): AdminRequest {
+  // Whoever claims to come by TLS and does not gets a cookie that its browser will not send back.
+  const forwarded = String(headers["x-forwarded-proto"] ?? "").split(",", 1)[0];
+  const isSecure = (raw.socket as TLSSocket).encrypted === true || forwarded?.trim() === "https";
+  return { headers, address: addressOf(raw), isSecure };
+}
+
+/**
+ * Asks programs for Basic credentials. A browser would ask its user, in a window of its own; where
+ * it does not send Fetch Metadata, a page's script says `X-Requested-With`.
+ */
+function challenge(
+  { headers }: FastifyRequest,
+  reply: { header(name: string, value: string): unknown },
+): void {
+  if (headers["sec-fetch-mode"] !== undefined || headers["x-requested-with"] !== undefined) return;
+  reply.header("www-authenticate", 'Basic realm="Authorization Required"');
+}
+
+function parseBody(text: string): unknown {
+  if (text.trim() === "") return undefined;
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw new Refusal("malformedJson");
+  }
+}
