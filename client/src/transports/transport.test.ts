@@ -65,3 +65,19 @@ describe("parse", () => {
     expect(() => parse("<html>")).toThrow(SyntaxError);
   });
 });
+
+test("fields of wrong types are mended or left out, and times are bounded", () => {
+  const odd = {
+    error: 7,
+    ext: "text",
+    supportedConnectionTypes: "websocket",
+    advice: { reconnect: "retry", interval: 1e12, timeout: "soon" },
+  };
+  expect(parse(JSON.stringify([odd]))).toEqual([
+    { error: "7", advice: { reconnect: "retry", interval: 3_600_000 } },
+  ]);
+  expect(parse('[{"advice":3},{"advice":{"interval":-5}}]')).toEqual([
+    {},
+    { advice: { interval: 0 } },
+  ]);
+});

@@ -64,5 +64,30 @@ export function batchesOf(messages: readonly Message[], maxMessages = maxBatchMe
 export function parse(text: string): Message[] {
   const value: unknown = JSON.parse(text);
   const list: unknown[] = Array.isArray(value) ? value : [value];
-  return list.filter((item): item is Message => typeof item === "object" && item !== null);
+  return list.filter((item): item is Message => isObject(item)).map(tidy);
+}
+
+/** Longer times of a server's advice are taken for this, in ms: timers cannot count much further. */
+const maxAdviceMs = 3_600_000;
+
+/** Whatever a server sends, these fields are of their types, or not there. */
+function tidy(message: Message): Message {
+  const { error, advice, ext, supportedConnectionTypes } = message;
+  if (error !== undefined) message.error = String(error);
+  if (!isObject(ext)) delete message.ext;
+  if (!Array.isArray(supportedConnectionTypes)) delete message.supportedConnectionTypes;
+  if (!isObject(advice)) {
+    delete message.advice;
+    return message;
+  }
+  for (const name of ["interval", "timeout"] as const) {
+    const ms = advice[name];
+    if (typeof ms !== "number") delete advice[name];
+    else advice[name] = Math.min(Math.max(0, ms), maxAdviceMs);
+  }
+  return message;
+}
+
+function isObject(value: unknown): value is object {
+  return typeof value === "object" && value !== null;
 }
