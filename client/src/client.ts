@@ -4,7 +4,7 @@ import { PandapushError } from "./error.js";
 import { type ClientState, Link } from "./link.js";
 import type { ConnectionType, Message } from "./message.js";
 import type { NetworkOptions, Platform, ProxyOptions } from "./platform.js";
-import { PresenceRoom } from "./presence.js";
+import { type PresenceMember, PresenceRoom } from "./presence.js";
 import { Deferred } from "./promise.js";
 import { Scheduler, type SchedulerOptions } from "./scheduler.js";
 import { type MessageListener, Subscription, type TokenSource } from "./subscription.js";
@@ -51,7 +51,8 @@ export interface FayeExtension extends Pick<Extension, "added" | "removed"> {
   outgoing?(message: Message, request: null, callback: Pass): void;
 }
 
-type Pass = (message: Message | null) => void;
+/** Passes a message on, changed or not; null drops it. */
+export type Pass = (message: Message | null) => void;
 
 export interface ClientEvents {
   /** Messages flow, for the first time or again. */
@@ -270,7 +271,7 @@ export class Client {
    * room.on("join", (id, member) => console.log(member.name, "came"));
    * ```
    */
-  presence<T = { id: string }>(
+  presence<T = PresenceMember>(
     channel: string,
     token: TokenSource,
     options: { signal?: AbortSignal } = {},

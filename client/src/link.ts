@@ -127,6 +127,7 @@ export class Link {
   #ticker: Timer | undefined;
   #tickedAt = 0;
   #attemptedAt = 0;
+  #lastFailure = "";
   /** Something happened that makes it likely that the next attempt succeeds. */
   #isHurried = false;
   /** When a sign of life must have come; 0: none is awaited. */
@@ -170,7 +171,8 @@ export class Link {
    */
   start(): void {
     if (this.#state !== "unconnected") return;
-    this.options.urlOf("long-polling");
+    const url = this.options.urlOf("long-polling");
+    if (!/^https?:/.test(url)) throw new TypeError(`${url} does not begin with http: or https:`);
     this.#setState("connecting");
     this.#tickedAt = Date.now();
     this.#ticker = setInterval(() => this.#tick(), tickMs);
@@ -327,6 +329,7 @@ export class Link {
 
   /** Without a transport for some reason: what was under way waits, and a new attempt follows. */
   #fail(error: Error, minDelayMs = 0): void {
+    this.#lastFailure = error.message;
     const transport = this.#way?.transport;
     transport?.close();
     this.#way = undefined;
@@ -565,7 +568,7 @@ export class Link {
   #flush(): void {
     const transport = this.#way?.transport;
     if (!this.#isEstablished || transport === undefined) return;
-    this.#dropUndeliverable(usedUp);
+    this.#dropUndeliverable(`${usedUp}. ${this.#lastFailure}`.trim());
     const now = Date.now();
     // In order: who must wait lets those behind wait too.
     const end = this.#queue.findIndex(({ notBefore }) => notBefore > now);
@@ -672,7 +675,7 @@ export class Link {
       this.#awake();
       return;
     }
-    this.#dropUndeliverable(usedUp);
+    this.#dropUndeliverable(`${usedUp}. ${this.#lastFailure}`.trim());
     const isOverdue = [...this.#sent.values()].some(({ dueAt }) => dueAt < now);
     if (isOverdue || (this.#probeDueAt > 0 && this.#probeDueAt < now)) {
       this.#fail(new Error("The server did not answer in time"));

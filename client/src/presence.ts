@@ -2,6 +2,11 @@ import { Emitter } from "./emitter.js";
 import type { PandapushError } from "./error.js";
 import type { Subscription } from "./subscription.js";
 
+/** The least that is known of a member: more is what the token's `presence` claim holds. */
+export interface PresenceMember {
+  readonly id: string;
+}
+
 export interface PresenceEvents<T> {
   /** Somebody came, or came while this client was away. */
   join: [id: string, member: T];
@@ -9,6 +14,8 @@ export interface PresenceEvents<T> {
   leave: [id: string, member: T];
   /** The server has said who is here: at first, and after each new session. */
   sync: [members: ReadonlyMap<string, T>];
+  /** The server said no, at first or with a new session: the list stays as it is. */
+  refused: [error: PandapushError];
 }
 
 /** What a presence channel carries, and what the reply to its subscribe says of all. */
@@ -21,7 +28,7 @@ interface PresenceMessage<T> {
  * Who is present on a channel, this client included. Awaiting it waits for the server's first
  * answer, as with a subscription.
  */
-export class PresenceRoom<T = { id: string }> implements PromiseLike<undefined> {
+export class PresenceRoom<T = PresenceMember> implements PromiseLike<undefined> {
   /** By presence id. */
   readonly members: ReadonlyMap<string, T>;
   readonly subscription: Subscription<unknown>;
@@ -41,6 +48,7 @@ export class PresenceRoom<T = { id: string }> implements PromiseLike<undefined> 
       (data) => this.#change(data as PresenceMessage<T>),
       (snapshot) => this.#sync(snapshot as PresenceMessage<T>),
     );
+    this.subscription.on("refused", (error) => this.#events.emit("refused", error));
   }
 
   on<K extends keyof PresenceEvents<T>>(

@@ -4,6 +4,7 @@ export type {
   Extension,
   FayeExtension,
   MessagesOptions,
+  Pass,
   PublishOptions,
   ReceivedMessage,
 } from "./client.js";
@@ -12,7 +13,7 @@ export { PandapushError } from "./error.js";
 export type { ClientState } from "./link.js";
 export type { ConnectionType, Message } from "./message.js";
 export type { ProxyOptions } from "./platform.js";
-export { type PresenceEvents, PresenceRoom } from "./presence.js";
+export { type PresenceEvents, type PresenceMember, PresenceRoom } from "./presence.js";
 export { Scheduler, type SchedulerOptions } from "./scheduler.js";
 export {
   type MessageListener,

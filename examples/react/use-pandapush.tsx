@@ -62,7 +62,11 @@ export function usePresence<T = { id: string }>(
     const room = client.presence<T>(channel, () => giveToken(latest.current));
     const show = (): void => setMembers(new Map(room.members));
     room.on("sync", show).on("join", show).on("leave", show);
-    return () => room.cancel();
+    return () => {
+      room.cancel();
+      // Nobody of this room is in the next one.
+      setMembers(new Map());
+    };
   }, [client, channel]);
 
   return members;
