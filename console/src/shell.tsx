@@ -66,7 +66,13 @@ export function Shell() {
             aria-label={isOpen ? "Close the navigation" : "Open the navigation"}
             aria-expanded={isOpen}
           />
-          <Anchor component={Link} to="/" c="inherit" underline="never">
+          <Anchor
+            component={Link}
+            to="/"
+            c="inherit"
+            underline="never"
+            aria-label="Pandapush: applications"
+          >
             <Group gap={8} wrap="nowrap">
               <Panda />
               <Text fw={650} visibleFrom="xs">

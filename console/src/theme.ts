@@ -14,11 +14,24 @@ const bamboo: MantineColorsTuple = [
   "#063a1e",
 ];
 
+/** For what failed and what cannot be taken back; the third and fifth are read on dark ground. */
+const alarm: MantineColorsTuple = [
+  "#fdecea",
+  "#fbd5d2",
+  "#ffb4ab",
+  "#ff9d94",
+  "#ff8a80",
+  "#e5534b",
+  "#b3261e",
+  "#96201a",
+  "#7a1a15",
+  "#5e1410",
+];
+
 export const theme = createTheme({
   primaryColor: "bamboo",
-  primaryShade: { light: 6, dark: 4 },
-  autoContrast: true,
-  colors: { bamboo },
+  primaryShade: 6,
+  colors: { bamboo, alarm },
   defaultRadius: "md",
   fontFamily:
     'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, "Noto Color Emoji", sans-serif',

@@ -57,7 +57,7 @@ export function Listener({
         </Group>
       )}
       {refused.map(({ channel, problem }) => (
-        <Alert key={channel} color="red.9" variant="outline" title={`${channel} is refused`}>
+        <Alert key={channel} color="alarm" variant="outline" title={`${channel} is refused`}>
           <Text size="sm">{problem}</Text>
         </Alert>
       ))}
@@ -125,7 +125,7 @@ function Choice({ view, onChange }: { view: View; onChange: (change: Partial<Vie
 function Members({ of }: { of: ListeningState["members"] }) {
   return Object.entries(of).map(([channel, members]) => (
     <div key={channel}>
-      <Title order={3} size="h5">
+      <Title order={2} size="h5">
         Present on <span className="code">{channel}</span> ({members.length})
       </Title>
       <Group gap={6} mt={4} role="list" aria-label={`Present on ${channel}`}>

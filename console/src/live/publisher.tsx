@@ -97,7 +97,7 @@ export function Publisher({
         {outcome !== undefined && (
           <Alert
             variant="outline"
-            color={outcome.isDone ? "bamboo" : "red.9"}
+            color={outcome.isDone ? "bamboo" : "alarm"}
             title={outcome.isDone ? undefined : "It was not published"}
             withCloseButton
             closeButtonLabel="Close"

@@ -7,6 +7,7 @@ import { Heading } from "../ui/heading.js";
 import { Pages, useListPlace } from "../ui/paging.js";
 import { Problem } from "../ui/problem.js";
 import { When } from "../ui/time.js";
+import { Wide } from "../ui/wide.js";
 
 /** What is written in the audit table, as people say it. */
 const deeds: Readonly<Record<string, string>> = {
@@ -48,7 +49,7 @@ export function Activity() {
       )}
       {data !== undefined && data.total > 0 && (
         <>
-          <Table.ScrollContainer minWidth={560}>
+          <Wide label="Changes" minWidth={560}>
             <Table verticalSpacing="sm">
               <Table.Thead>
                 <Table.Tr>
@@ -89,7 +90,7 @@ export function Activity() {
                 ))}
               </Table.Tbody>
             </Table>
-          </Table.ScrollContainer>
+          </Wide>
           <Pages total={data.total} page={page} onChange={(next) => set({ page: String(next) })}>
             {data.total === 1 ? "1 change" : `${data.total} changes`}
           </Pages>

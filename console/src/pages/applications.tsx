@@ -22,6 +22,7 @@ import { Pages, useListPlace } from "../ui/paging.js";
 import { Problem } from "../ui/problem.js";
 import { Search } from "../ui/search.js";
 import { When } from "../ui/time.js";
+import { Wide } from "../ui/wide.js";
 
 /** `/admin`: the applications that the user administers. */
 export function Applications() {
@@ -72,7 +73,7 @@ export function Applications() {
               </Text>
             </Empty>
           ) : (
-            <Table.ScrollContainer minWidth={560}>
+            <Wide label="Applications" minWidth={560}>
               <Table verticalSpacing="sm" highlightOnHover>
                 <Table.Thead>
                   <Table.Tr>
@@ -104,7 +105,7 @@ export function Applications() {
                   ))}
                 </Table.Tbody>
               </Table>
-            </Table.ScrollContainer>
+            </Wide>
           )}
           <Pages total={data.total} page={page} onChange={(next) => set({ page: String(next) })}>
             {data.total === 1 ? "1 application" : `${data.total} applications`}

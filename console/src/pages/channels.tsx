@@ -9,6 +9,7 @@ import { Pages, useListPlace } from "../ui/paging.js";
 import { Problem } from "../ui/problem.js";
 import { Search } from "../ui/search.js";
 import { useUrlState } from "../ui/url-state.js";
+import { Wide } from "../ui/wide.js";
 import { useThisApplication } from "./application.js";
 
 /** The channels that somebody is subscribed to, the busiest first. */
@@ -54,7 +55,7 @@ export function Channels() {
       )}
       {data !== undefined && data.total > 0 && (
         <>
-          <Table.ScrollContainer minWidth={520}>
+          <Wide label="Channels" minWidth={520}>
             <Table verticalSpacing="xs" highlightOnHover>
               <Table.Thead>
                 <Table.Tr>
@@ -111,7 +112,7 @@ export function Channels() {
                 ))}
               </Table.Tbody>
             </Table>
-          </Table.ScrollContainer>
+          </Wide>
           <Pages total={data.total} page={page} onChange={(next) => set({ page: String(next) })}>
             {data.total === 1 ? "1 channel" : `${data.total} channels`}
           </Pages>

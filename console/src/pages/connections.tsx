@@ -10,6 +10,7 @@ import { Pages, useListPlace } from "../ui/paging.js";
 import { Problem } from "../ui/problem.js";
 import { Search } from "../ui/search.js";
 import { When } from "../ui/time.js";
+import { Wide } from "../ui/wide.js";
 import { useThisApplication } from "./application.js";
 
 /** How many subscriptions of a connection are shown by name. */
@@ -46,7 +47,7 @@ export function Connections() {
       )}
       {data !== undefined && data.total > 0 && (
         <>
-          <Table.ScrollContainer minWidth={760}>
+          <Wide label="Connections" minWidth={760}>
             <Table verticalSpacing="xs" highlightOnHover>
               <Table.Thead>
                 <Table.Tr>
@@ -70,7 +71,7 @@ export function Connections() {
                 ))}
               </Table.Tbody>
             </Table>
-          </Table.ScrollContainer>
+          </Wide>
           <Pages total={data.total} page={page} onChange={(next) => set({ page: String(next) })}>
             {data.total === 1 ? "1 connection" : `${data.total} connections`}
           </Pages>

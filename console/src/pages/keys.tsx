@@ -25,6 +25,7 @@ import { Heading } from "../ui/heading.js";
 import { Problem } from "../ui/problem.js";
 import { Secret } from "../ui/secret.js";
 import { When } from "../ui/time.js";
+import { Wide } from "../ui/wide.js";
 import { useThisApplication } from "./application.js";
 
 /** What is done, and to which key. */
@@ -89,7 +90,7 @@ export function Keys() {
 
 function KeyTable({ keys, onChoose }: { keys: readonly Key[]; onChoose: (deed: Deed) => void }) {
   return (
-    <Table.ScrollContainer minWidth={860}>
+    <Wide label="Keys" minWidth={860}>
       <Table verticalSpacing="sm" highlightOnHover>
         <Table.Thead>
           <Table.Tr>
@@ -165,7 +166,7 @@ function KeyTable({ keys, onChoose }: { keys: readonly Key[]; onChoose: (deed: D
           ))}
         </Table.Tbody>
       </Table>
-    </Table.ScrollContainer>
+    </Wide>
   );
 }
 

@@ -23,6 +23,7 @@ import { Copy } from "../ui/copy.js";
 import { Heading } from "../ui/heading.js";
 import { Problem } from "../ui/problem.js";
 import { When } from "../ui/time.js";
+import { Wide } from "../ui/wide.js";
 import { useFeed, useThisApplication } from "./application.js";
 
 /** `/admin/apps/:id`: what happens in the application now. */
@@ -205,7 +206,7 @@ function Refusals() {
         </Text>
       )}
       {data !== undefined && data.items.length > 0 && (
-        <Table.ScrollContainer minWidth={480}>
+        <Wide label="Recent refusals" minWidth={480}>
           <Table>
             <Table.Thead>
               <Table.Tr>
@@ -247,7 +248,7 @@ function Refusals() {
               ))}
             </Table.Tbody>
           </Table>
-        </Table.ScrollContainer>
+        </Wide>
       )}
     </Card>
   );

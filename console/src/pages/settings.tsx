@@ -148,7 +148,7 @@ function Deletion() {
         Its keys stop working within a second, its subscriptions end and nothing can be published to
         it any more. There is no way back.
       </Text>
-      <Button color="red.8" variant="outline" onClick={open}>
+      <Button color="alarm" variant="outline" onClick={open}>
         Delete this application
       </Button>
       {isOpen && (

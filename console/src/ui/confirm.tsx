@@ -60,7 +60,7 @@ export function Confirm({ title, children, action, word, onClose, onConfirm }: P
             <Button variant="default" onClick={onClose}>
               Cancel
             </Button>
-            <Button type="submit" color="red.8" disabled={!isReady} loading={isBusy}>
+            <Button type="submit" color="alarm" disabled={!isReady} loading={isBusy}>
               {action}
             </Button>
           </Group>

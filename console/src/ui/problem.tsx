@@ -5,7 +5,7 @@ import { IconAlertTriangle } from "@tabler/icons-react";
 export function Problem({ error, onRetry }: { error: Error; onRetry?: () => void }) {
   return (
     <Alert
-      color="red.9"
+      color="alarm"
       variant="outline"
       icon={<IconAlertTriangle aria-hidden />}
       title="That did not work"
