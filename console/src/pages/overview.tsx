@@ -32,7 +32,9 @@ export function Overview() {
   const { samples, isConnected, error } = useFeed(feed);
   const last = samples.at(-1);
   // Not taken away while somebody is at it.
-  const [isNew] = useState(() => app.keys.every(({ use_count }) => use_count === 0));
+  const [isNew] = useState(() =>
+    app.keys.every(({ use_count, purpose }) => use_count === 0 || purpose === consolePurpose),
+  );
 
   return (
     <>
@@ -95,6 +97,9 @@ export function Overview() {
     </>
   );
 }
+
+/** The key with which the server signs the console's own tokens. */
+const consolePurpose = "web console";
 
 const clock = new Intl.DateTimeFormat("en", { timeStyle: "medium" });
 
