@@ -89,6 +89,74 @@ test("what is set counts, and an empty variable is not set", () => {
   expect(config.limits.messageBytes).toBe(2048);
 });
 
+const postgres = {
+  DATABASE: "postgres",
+  DATABASE_ADDRESS: "db.example.com",
+  DATABASE_USERNAME: "push",
+};
+
+test("Postgres is found by its address, and its other variables have defaults", () => {
+  const defaults = { port: 5432, name: "pandapush", ssl: "prefer", poolMax: 10, timeoutMs: 5000 };
+  const { config, warnings } = readConfig(postgres);
+  expect(config.database).toEqual({ address: "db.example.com", username: "push", ...defaults });
+  expect(warnings).toEqual([]);
+});
+
+test("all that is said of Postgres is read", () => {
+  const { config } = readConfig({
+    ...postgres,
+    DATABASE_PORT: "6432",
+    DATABASE_PASSWORD: "pass:word",
+    DATABASE_NAME: "push",
+    DATABASE_SSL: "verify-full",
+    DATABASE_SSL_CA: "ca.pem",
+    DATABASE_POOL_MAX: "3",
+    DATABASE_TIMEOUT_MS: "700",
+  });
+  expect(config.database).toEqual({
+    address: "db.example.com",
+    port: 6432,
+    username: "push",
+    password: "pass:word",
+    name: "push",
+    ssl: "verify-full",
+    sslCa: "ca.pem",
+    poolMax: 3,
+    timeoutMs: 700,
+  });
+});
+
+test("Postgres needs an address and a user, and a trusted certificate somebody who checks it", () => {
+  expect(faults({ DATABASE: "postgres", DATABASE_SSL_CA: "ca.pem" })).toEqual([
+    "DATABASE_ADDRESS is missing; DATABASE=postgres needs it",
+    "DATABASE_USERNAME is missing; DATABASE=postgres needs it",
+    "DATABASE_SSL_CA needs DATABASE_SSL=verify-ca or verify-full",
+  ]);
+});
+
+test("variables of the other kind of database start with a warning", () => {
+  expect(readConfig({ ...postgres, DATABASE_PATH: "/data/db" }).warnings).toEqual([
+    "DATABASE_PATH has no effect without DATABASE=sqlite",
+  ]);
+  const { warnings } = readConfig({ ...postgres, DATABASE: "sqlite", DATABASE_PASSWORD: "hidden" });
+  expect(warnings).toEqual([
+    "DATABASE_ADDRESS has no effect without DATABASE=postgres",
+    "DATABASE_USERNAME has no effect without DATABASE=postgres",
+    "DATABASE_PASSWORD has no effect without DATABASE=postgres",
+  ]);
+});
+
+test("the port that an orchestrator injects for a service called database is none of ours", () => {
+  const { config, warnings } = readConfig({
+    ...postgres,
+    DATABASE_PORT: "tcp://10.0.0.2:5432",
+    ADMIN_PASSWORD: "tcp://is-a-fine-password",
+  });
+  expect(config.database).toMatchObject({ port: 5432 });
+  expect(config.admin.password).toBe("tcp://is-a-fine-password");
+  expect(warnings).toEqual(["DATABASE_PORT: ignored, as set by a container orchestrator"]);
+});
+
 test("the admin's name, password, roots and session key are read", () => {
   const { config } = readConfig({
     AUTH_METHOD: "basic",
@@ -137,12 +205,12 @@ test("the configuration cannot be changed", () => {
 });
 
 test("all faults are named at once, with what is allowed", () => {
-  const env = { PORT: "70000", LOG_LEVEL: "loud", DATABASE: "postgres", TRUST_PROXY: "everyone" };
+  const env = { PORT: "70000", LOG_LEVEL: "loud", DATABASE: "mysql", TRUST_PROXY: "everyone" };
   expect(faults(env)).toEqual([
     'PORT is "70000"; allowed: an integer from 0 to 65535',
     expect.stringContaining('TRUST_PROXY is "everyone"; allowed: a comma-separated list'),
     'LOG_LEVEL is "loud"; allowed: one of trace, debug, info, warn, error, fatal, silent',
-    'DATABASE is "postgres"; allowed: only sqlite (this version has no other database)',
+    'DATABASE is "mysql"; allowed: one of sqlite, postgres',
   ]);
   expect(() => readConfig(env)).toThrow(/has 4 faults:\n {2}PORT is "70000".*\n {2}TRUST_PROXY/);
 });

@@ -46,7 +46,8 @@ export interface Config {
   readonly drainMs: number;
   readonly cacheTtlMs: number;
   readonly keyStatsIntervalMs: number;
-  readonly database: { readonly path: string };
+  /** SQLite, or Postgres. */
+  readonly database: { readonly path: string } | PostgresConfig;
   /** Made at start when it is missing, with one key. */
   readonly devApplication?: {
     readonly appId: AppId;
@@ -63,6 +64,21 @@ export interface Config {
     readonly commit: string;
   };
   readonly limits: Limits;
+}
+
+const sslModes = ["disable", "prefer", "require", "verify-ca", "verify-full"] as const;
+
+export interface PostgresConfig {
+  /** A host, or the folder of a Unix socket. */
+  readonly address: string;
+  readonly port: number;
+  readonly username: string;
+  readonly password?: string;
+  readonly name: string;
+  readonly ssl: (typeof sslModes)[number];
+  readonly sslCa?: string;
+  readonly poolMax: number;
+  readonly timeoutMs: number;
 }
 
 export interface AdminConfig {
@@ -161,6 +177,7 @@ const logging = "Logging";
 const timing = "Timing";
 const limits = "Limits";
 const storage = "Database and keys";
+const postgres = "Postgres";
 const administration = "Administration";
 const development = "Development application";
 
@@ -314,10 +331,12 @@ const variables = {
   ),
 
   DATABASE: oneOf(
-    { group: storage, doc: "Kind of the database that holds applications and keys." },
-    ["sqlite"],
+    {
+      group: storage,
+      doc: "Kind of the database that holds applications and keys. Several nodes share one Postgres; SQLite is for one node.",
+    },
+    ["sqlite", "postgres"],
     "sqlite",
-    " (this version has no other database)",
   ),
   DATABASE_PATH: text({
     group: storage,
@@ -335,6 +354,61 @@ const variables = {
   KEY_STATS_INTERVAL_MS: integer(
     { group: storage, doc: "Time between two writes of how often keys were used." },
     { default: 60_000, min: 10, max: day, unit: "ms" },
+  ),
+
+  DATABASE_ADDRESS: text({
+    group: postgres,
+    doc: "Where Postgres (12 or newer) is. Needed with `DATABASE=postgres`.",
+    allowed: "a host name, an IP address, or the folder of a Unix socket",
+  }),
+  DATABASE_PORT: integer(
+    { group: postgres, doc: "Its port." },
+    { default: 5432, min: 1, max: 65_535 },
+  ),
+  DATABASE_USERNAME: text({
+    group: postgres,
+    doc: "Who to log in as. Needed with `DATABASE=postgres`.",
+    allowed: "a text",
+  }),
+  DATABASE_PASSWORD: {
+    group: postgres,
+    doc: "That user's password. Unset: none is sent.",
+    allowed: "a text",
+    isSecret: true,
+    read: (value: string) => value,
+  } satisfies Variable<string>,
+  DATABASE_NAME: text({
+    group: postgres,
+    doc: "The database; it must exist. Its tables are made, and brought up to date, when a server starts.",
+    allowed: "a text",
+    default: "pandapush",
+  }),
+  DATABASE_SSL: oneOf(
+    {
+      group: postgres,
+      doc: "As libpq's `sslmode`. `prefer`: TLS if the server has it; `require`: only TLS, with whomever answers; `verify-ca`: its certificate must be signed by one that is trusted; `verify-full`: and be for `DATABASE_ADDRESS`. A Unix socket has no TLS.",
+    },
+    sslModes,
+    "prefer",
+  ),
+  DATABASE_SSL_CA: text({
+    group: postgres,
+    doc: "File with the certificates (PEM) to trust, as libpq's `sslrootcert`; for `verify-ca` and `verify-full`. Unset: those that Node trusts.",
+    allowed: "a path",
+  }),
+  DATABASE_POOL_MAX: integer(
+    {
+      group: postgres,
+      doc: "Most connections that a node opens at once. Those of all nodes together must be fewer than Postgres' `max_connections`.",
+    },
+    { default: 10, min: 1, max: 1000 },
+  ),
+  DATABASE_TIMEOUT_MS: integer(
+    {
+      group: postgres,
+      doc: "What connecting, waiting for a free connection, and a statement may each take. What takes longer fails.",
+    },
+    { default: 5000, min: 100, max: 600_000, unit: "ms" },
   ),
 
   AUTH_METHOD: oneOf(
@@ -418,11 +492,6 @@ function id(doc: string): Variable<string> {
 const unusedNames = [
   "REDIS_HOSTS",
   "REDIS_URL_ENV_VARS",
-  "DATABASE_ADDRESS",
-  "DATABASE_PORT",
-  "DATABASE_USERNAME",
-  "DATABASE_PASSWORD",
-  "DATABASE_NAME",
   "OKTA_ISSUER",
   "OKTA_CLIENT_ID",
   "OKTA_CLIENT_SECRET",
@@ -441,6 +510,12 @@ const families =
 /** What container orchestrators inject for a service named, say, `redis`. */
 const injectedName = /_(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT_\d+_(?:TCP|UDP)(?:_\w+)?)$/;
 const injectedValue = /^(?:tcp|udp|sctp):\/\//;
+
+/** It may have the name of one of ours: a service called `database` brings a `DATABASE_PORT`. */
+function isInjected(name: string, value = ""): boolean {
+  if (!families.test(name)) return false;
+  return injectedName.test(name) || (name.endsWith("_PORT") && injectedValue.test(value));
+}
 
 type Name = keyof typeof variables;
 type Values = {
@@ -461,6 +536,7 @@ export function readConfig(env: NodeJS.ProcessEnv): { config: Config; warnings: 
   const faults: string[] = [];
   const values = readValues(env, faults);
   const devApplication = readDevApplication(env, values, faults);
+  const database = readDatabase(values, faults);
   if (faults.length > 0) throw new ConfigError(faults);
   const config: Config = {
     port: values.PORT,
@@ -479,7 +555,7 @@ export function readConfig(env: NodeJS.ProcessEnv): { config: Config; warnings: 
     drainMs: values.DRAIN_MS,
     cacheTtlMs: values.CACHE_TTL_MS,
     keyStatsIntervalMs: values.KEY_STATS_INTERVAL_MS,
-    database: { path: values.DATABASE_PATH },
+    database,
     ...(devApplication === undefined ? {} : { devApplication }),
     admin: adminConfig(values),
     deployment: {
@@ -503,7 +579,7 @@ export function readConfig(env: NodeJS.ProcessEnv): { config: Config; warnings: 
       backlogBytes: values.MAX_BACKLOG_BYTES,
     },
   };
-  return { config: freezeDeep(config), warnings: warnings(env) };
+  return { config: freezeDeep(config), warnings: [...warnings(env), ...idle(env, values)] };
 }
 
 /**
@@ -549,7 +625,7 @@ export function describeUnused(): readonly string[] {
 function readValues(env: NodeJS.ProcessEnv, faults: string[]): Values {
   const values: Record<string, unknown> = {};
   for (const [name, variable] of Object.entries<Variable<unknown>>(variables)) {
-    const given = env[name] ?? "";
+    const given = isInjected(name, env[name]) ? "" : (env[name] ?? "");
     const text = given === "" ? variable.default : given;
     if (text === undefined) continue;
     const value = variable.read(text);
@@ -561,6 +637,46 @@ function readValues(env: NodeJS.ProcessEnv, faults: string[]): Values {
   }
   // Complete unless there are faults, and then nobody reads on.
   return values as Values;
+}
+
+function readDatabase(values: Values, faults: string[]): Config["database"] {
+  if (values.DATABASE !== "postgres") return { path: values.DATABASE_PATH };
+  const { DATABASE_ADDRESS: address = "", DATABASE_USERNAME: username = "" } = values;
+  const { DATABASE_PASSWORD: password, DATABASE_SSL: ssl, DATABASE_SSL_CA: sslCa } = values;
+  for (const [name, value] of Object.entries({
+    DATABASE_ADDRESS: address,
+    DATABASE_USERNAME: username,
+  })) {
+    if (value === "") faults.push(`${name} is missing; DATABASE=postgres needs it`);
+  }
+  if (sslCa !== undefined && ssl !== "verify-ca" && ssl !== "verify-full") {
+    faults.push("DATABASE_SSL_CA needs DATABASE_SSL=verify-ca or verify-full");
+  }
+  return {
+    address,
+    port: values.DATABASE_PORT,
+    username,
+    ...(password === undefined ? {} : { password }),
+    name: values.DATABASE_NAME,
+    ssl,
+    ...(sslCa === undefined ? {} : { sslCa }),
+    poolMax: values.DATABASE_POOL_MAX,
+    timeoutMs: values.DATABASE_TIMEOUT_MS,
+  };
+}
+
+/** Variables of a database that is not chosen. */
+function idle(env: NodeJS.ProcessEnv, { DATABASE: kind }: Values): string[] {
+  const result: string[] = [];
+  for (const [name, variable] of Object.entries<Variable<unknown>>(variables)) {
+    const isForPostgres = variable.group === postgres;
+    const needed = isForPostgres ? "postgres" : "sqlite";
+    if (needed === kind || !(isForPostgres || name === "DATABASE_PATH")) continue;
+    const given = env[name] ?? "";
+    if (given === "" || given === variable.default || isInjected(name, given)) continue;
+    result.push(`${name} has no effect without DATABASE=${needed}`);
+  }
+  return result;
 }
 
 function adminConfig(values: Values): AdminConfig {
@@ -609,9 +725,11 @@ function warnings(env: NodeJS.ProcessEnv): string[] {
   const injected: string[] = [];
   const result: string[] = [];
   for (const [name, value] of Object.entries(env)) {
-    if (known.has(name) || value === undefined || value === "") continue;
-    if (families.test(name) && (injectedName.test(name) || injectedValue.test(value))) {
+    if (value === undefined || value === "") continue;
+    if (isInjected(name, value)) {
       injected.push(name);
+    } else if (known.has(name)) {
+      // Checked where it is read.
     } else if (unused.has(name)) {
       result.push(`${name} is set but not used by this version`);
     } else {
