@@ -41,8 +41,8 @@ export class LibsqlClient extends BetterSqlite3Client {
   }
 }
 
-/** How much longer than the server's own limit an answer may take, which then is on its way. */
-const answerGraceMs = 1000;
+/** How much later we give up than those whose word we wait for. */
+const graceMs = 1000;
 /** What saying goodbye may take: a server that is stuck does not answer it. */
 const goodbyeMs = 1000;
 /** How long a connection is silent before the network is asked whether it still exists. */
@@ -160,9 +160,10 @@ function postgresConfig(database) {
       // of ours outlasts them.
       statement_timeout: statementMs,
       idle_in_transaction_session_timeout: 2 * timeoutMs,
-      answerMs: statementMs + answerGraceMs,
+      answerMs: statementMs + graceMs,
     },
-    pool: { min: 0, max: poolMax, acquireTimeoutMillis: timeoutMs },
+    // Longer than connecting may take, whose error says more.
+    pool: { min: 0, max: poolMax, acquireTimeoutMillis: timeoutMs + graceMs },
   };
 }
 

@@ -54,12 +54,13 @@ export async function startServer(
 ): Promise<RunningServer> {
   const { limits } = config;
   const logError = (error: unknown, what: string): void => log.error({ err: error }, what);
-  const store = await openStore(config.database);
-  await addDevApplication(store, config.devApplication);
+  const store = await openStore(config.database, { mayBeDown: true });
   const keys = new KeyTable(store, {
     reloadMs: config.cacheTtlMs,
     usageMs: config.keyStatsIntervalMs,
     report: (problem, error) => log.error({ err: error }, problem),
+    recovered: () => log.info("the database answers again"),
+    prepare: () => addDevApplication(store, config.devApplication),
   });
   await keys.load();
 
@@ -114,8 +115,15 @@ export async function startServer(
     maxBodyBytes: limits.messageBytes,
     log: (level, message, fields) => log[level](fields, message),
     build,
+    checks: {
+      database: () =>
+        keys.isFailing
+          ? "not available; known keys go on working, unknown keys and the administration do not"
+          : undefined,
+      keys: () => (keys.isLoaded ? undefined : "not loaded yet"),
+    },
     admin: {
-      auth: await createAdminAuth(config, store, log),
+      auth: createAdminAuth(config, store, log),
       store,
       changed: () => keys.changed(),
       addressOf,
@@ -232,16 +240,12 @@ async function drained(
 }
 
 /** undefined: nobody can log in. */
-async function createAdminAuth(
-  { admin }: Config,
-  store: Store,
-  log: Log,
-): Promise<AdminAuth | undefined> {
+function createAdminAuth({ admin }: Config, store: Store, log: Log): AdminAuth | undefined {
   if (admin.method === "none") return undefined;
   return new AdminAuth({
     method: basicLogin(store, admin),
     rootAdmins: admin.rootAdmins,
-    sessionKey: admin.sessionKey ?? (await sharedSessionKey(store)),
+    sessionKey: admin.sessionKey ?? sharedSessionKey(store),
     sessionMs: admin.sessionMs,
     onFailure: (failure) => log.warn(failure, "admin login failed"),
   });
@@ -252,14 +256,25 @@ function deploymentOf({ deployment }: Config, build: BuildInfo): AdminParts["dep
   return { environments, environment, version: commit === "" ? build.version : commit };
 }
 
+/** Other nodes may be doing the same at this moment. */
 async function addDevApplication(store: Store, dev: Config["devApplication"]): Promise<void> {
   if (dev === undefined) return;
   const { appId, keyId, secret } = dev;
-  if ((await store.findApplication(appId)) === undefined) {
-    await store.addApplication({ id: appId, name: "dev", createdBy: "admin" });
-  }
-  if ((await store.findKey(appId, keyId)) !== undefined) return;
+  const hasApp = async () => (await store.findApplication(appId)) !== undefined;
+  await unless(hasApp, () => store.addApplication({ id: appId, name: "dev", createdBy: "admin" }));
   const expires = new Date();
   expires.setFullYear(expires.getFullYear() + 100);
-  await store.addKey({ id: keyId, secret, appId, createdBy: "admin", expires, purpose: "dev" });
+  const key = { id: keyId, secret, appId, createdBy: "admin", expires, purpose: "dev" };
+  const hasKey = async () => (await store.findKey(appId, keyId)) !== undefined;
+  await unless(hasKey, () => store.addKey(key));
+}
+
+/** Does what is not done; that it fails is no matter when somebody else has done it. */
+async function unless(isDone: () => Promise<boolean>, work: () => Promise<unknown>): Promise<void> {
+  if (await isDone()) return;
+  try {
+    await work();
+  } catch (error) {
+    if (!(await isDone())) throw error;
+  }
 }

@@ -280,6 +280,18 @@ describe("a Postgres that is restarted or does not answer", () => {
     await expect.poll(() => store.applications().catch(String), soon).toHaveLength(1);
   });
 
+  test("is asked by one call at a time when it has not answered at the start", async () => {
+    const database = await postgres.createDatabase({ timeoutMs: 1000 });
+    postgres.freeze();
+    const store = await open(database, { mayBeDown: true });
+    const startedAt = performance.now();
+    await Promise.all(Array.from({ length: 20 }, () => failsWithin(4000, store.keys())));
+    for (let i = 0; i < 20; i++) await failsWithin(4000, store.keys());
+    expect(performance.now() - startedAt).toBeLessThan(8000);
+    postgres.thaw();
+    await expect.poll(() => store.keys().catch(String), soon).toEqual([]);
+  });
+
   test("is opened when it is there, if it was not at first", async () => {
     const database = await postgres.createDatabase();
     await postgres.stop();
@@ -329,23 +341,33 @@ describe("on the way to Postgres", () => {
     expect(await store.removeKey(appId, "key" as KeyId)).toBe(true);
   });
 
+  test("a standby lets keys be read, also by a node that starts, and no more", async () => {
+    const database = await postgres.createDatabase();
+    await (await openStore(database)).close();
+    const readOnly = `ALTER DATABASE ${database.name} SET default_transaction_read_only = on`;
+    await postgres.query("postgres", readOnly);
+    const store = await open(database);
+    expect(await store.keys()).toEqual([]);
+    const failure = await failsWithin(5000, store.addApplication({ name: "x", createdBy: "ann" }));
+    expect(failure.message).toContain("read-only transaction");
+  });
+
   test("what a frozen node has locked is free again soon, and its change is not made", async () => {
     const database = await postgres.createDatabase({ timeoutMs: 500 });
     const store = await openWithApp(database);
     await addKey(store);
     const knex = createKnex(knexConfig(database));
     onTestFinished(() => knex.destroy());
-    let thaw = (): void => undefined;
-    const thawed = new Promise<void>((resolve) => {
-      thaw = resolve;
-    });
+    const [locked, thawed] = [new Signal(), new Signal()];
     const frozen = knex.transaction(async (trx) => {
       await trx("keys").delete();
-      await thawed;
+      locked.give();
+      await thawed.given;
     });
+    await locked.given;
     const rotate = () => store.rotateKey(appId, "key" as KeyId, 0).catch(() => undefined);
     await expect.poll(rotate, soon).toMatchObject({ id: "key" });
-    thaw();
+    thawed.give();
     await expect(frozen).rejects.toThrow();
     expect(await store.keys()).toHaveLength(1);
   });
@@ -405,4 +427,11 @@ function runKnex(database: PostgresConfig, command: string) {
   const args = [knexCommand, "--knexfile", "server/knexfile.js", command];
   const env = { PATH: process.env.PATH, ...environmentOf(database) };
   return promisify(execFile)(process.execPath, args, { cwd: repositoryPath(""), env });
+}
+
+class Signal {
+  give = (): void => undefined;
+  readonly given = new Promise<void>((resolve) => {
+    this.give = resolve;
+  });
 }

@@ -1,5 +1,5 @@
 /** A real Postgres on a free port, with which tests do what happens to one. */
-import { type ChildProcess, execFile, execFileSync, spawn } from "node:child_process";
+import { type ChildProcess, execFile, execFileSync, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import {
   chownSync,
@@ -155,11 +155,11 @@ export class Postgres {
 
   /** Stops all of its processes where they are: connections stay, and nobody answers. */
   freeze(): void {
-    for (const pid of this.processes()) process.kill(pid, "SIGSTOP");
+    this.signal("SIGSTOP");
   }
 
   thaw(): void {
-    for (const pid of this.processes()) process.kill(pid, "SIGCONT");
+    this.signal("SIGCONT");
   }
 
   async remove(): Promise<void> {
@@ -174,16 +174,20 @@ export class Postgres {
     );
   }
 
-  /** The first one, and those that it has made since it was asked last. */
-  private processes(): number[] {
-    const pid = this.process?.pid;
-    if (pid === undefined) return [];
-    try {
-      const children = execFileSync("pgrep", ["-P", String(pid)], { encoding: "utf8" });
-      return [pid, ...children.split("\n").filter(Boolean).map(Number)];
-    } catch {
-      // pgrep ends with 1 when there are none.
-      return [pid];
+  private signal(name: "SIGSTOP" | "SIGCONT"): void {
+    const child = this.process;
+    if (child?.pid === undefined || child.exitCode !== null) return;
+    // First, so that it makes no others.
+    child.kill(name);
+    // It ends with 1 when it found none.
+    const { stdout } = spawnSync("pgrep", ["-P", String(child.pid)], { encoding: "utf8" });
+    for (const pid of stdout.split("\n").filter(Boolean)) {
+      try {
+        process.kill(Number(pid), name);
+      } catch (error) {
+        // It has ended meanwhile.
+        if ((error as NodeJS.ErrnoException).code !== "ESRCH") throw error;
+      }
     }
   }
 }

@@ -33,7 +33,8 @@ export interface LoginMethod {
 interface Options {
   readonly method: LoginMethod;
   readonly rootAdmins: readonly string[];
-  readonly sessionKey: string;
+  /** Or how to get it, when it is first needed. */
+  readonly sessionKey: string | (() => Promise<string>);
   readonly sessionMs: number;
   /** Told of each failed login. Not of the name: people type passwords there by mistake. */
   readonly onFailure?: (failure: { address: string | undefined }) => void;
@@ -85,7 +86,8 @@ export class AdminAuth {
     const { sessionMs } = this.options;
     const content = Buffer.from(JSON.stringify([name, Date.now() + sessionMs]));
     const payload = content.toString("base64url");
-    const value = `${payload}.${this.sign(payload, binding).toString("base64url")}`;
+    const signature = await this.sign(payload, binding);
+    const value = `${payload}.${signature.toString("base64url")}`;
     return setCookie(value, Math.floor(sessionMs / 1000), isSecure);
   }
 
@@ -117,15 +119,17 @@ export class AdminAuth {
     if (session === undefined || Date.now() >= session.expiresAt) return undefined;
     const binding = await this.options.method.binding(session.name);
     if (binding === undefined) return undefined;
-    const expected = this.sign(payload, binding);
+    const expected = await this.sign(payload, binding);
     const given = Buffer.from(signature, "base64url");
     const holds = given.length === expected.length && timingSafeEqual(given, expected);
     return holds ? session.name : undefined;
   }
 
   /** The binding is signed and not sent: nobody can guess at a password that is in it. */
-  private sign(payload: string, binding: string): Buffer {
-    return createHmac("sha256", this.options.sessionKey).update(`${payload}.${binding}`).digest();
+  private async sign(payload: string, binding: string): Promise<Buffer> {
+    const { sessionKey } = this.options;
+    const key = typeof sessionKey === "string" ? sessionKey : await sessionKey();
+    return createHmac("sha256", key).update(`${payload}.${binding}`).digest();
   }
 
   private toUser(name: string): AdminUser {
@@ -133,9 +137,16 @@ export class AdminAuth {
   }
 }
 
-/** The key that signs sessions, the same for all nodes of this database. */
-export function sharedSessionKey(store: Store): Promise<string> {
-  return store.addSetting("session.key", randomBytes(32).toString("base64url"));
+/**
+ * Gets the key that signs sessions, the same for all nodes of this database. The database may be
+ * down: then the next call asks it again.
+ */
+export function sharedSessionKey(store: Store): () => Promise<string> {
+  let key: string | undefined;
+  return async () => {
+    key ??= await store.addSetting("session.key", randomBytes(32).toString("base64url"));
+    return key;
+  };
 }
 
 /**

@@ -8,9 +8,10 @@ import Fastify, {
   type FastifyServerFactory,
 } from "fastify";
 import { Refusal } from "../errors.js";
+import { StorageUnavailable } from "../storage/store.js";
 import { type AdminParts, routeAdmin } from "./admin.js";
 import { routeClientScript } from "./client-script.js";
-import { type BuildInfo, routeHealth } from "./health.js";
+import { type BuildInfo, type ReadinessChecks, routeHealth } from "./health.js";
 import { isChannelUrl, isUnderPrefix, type PublishParts, routePublish } from "./publish.js";
 import { routeWelcome } from "./welcome.js";
 
@@ -18,6 +19,8 @@ export interface AppParts extends PublishParts {
   /** Called for faults that are the server's own; never with credentials or a request's URL. */
   readonly log: (level: "error" | "warn", message: string, fields: object) => void;
   readonly build: BuildInfo;
+  /** Default: nothing can be in the way. */
+  readonly checks?: ReadinessChecks;
   /** Absent: there is no administration. */
   readonly admin?: AdminParts;
   /** Makes the server that hands its requests on to the app; default: a plain HTTP server. */
@@ -65,15 +68,22 @@ export function createApp(parts: AppParts): FastifyInstance {
     return answer(reply.header("allow", "POST"), new Refusal("methodNotAllowed"));
   });
   routePublish(app, parts);
-  routeHealth(app, parts.build);
+  routeHealth(app, parts.build, parts.checks ?? {});
   routeWelcome(app);
   routeClientScript(app);
   if (parts.admin !== undefined) routeAdmin(app, parts.admin);
   return app;
 }
 
+const databaseHelp =
+  "The database is not available; try again in a few seconds. If this was to change something, look first whether it did.";
+
 function refusalOf(error: unknown, request: FastifyRequest, log: AppParts["log"]): Refusal {
   if (error instanceof Refusal) return error;
+  if (error instanceof StorageUnavailable) {
+    log("warn", "HTTP request refused", { reason: error.message, method: request.method });
+    return new Refusal("unavailable", [], databaseHelp);
+  }
   const { code, statusCode } = error as Partial<FastifyError>;
   if (code === "FST_ERR_CTP_INVALID_MEDIA_TYPE") return new Refusal("unsupportedType");
   if (code === "FST_ERR_CTP_BODY_TOO_LARGE") return new Refusal("tooLarge");
