@@ -335,7 +335,7 @@ describe("on the way to Postgres", () => {
     await trx("keys").update({ purpose: "locked" });
     const failing = failsWithin(5000, store.removeKey(appId, "key" as KeyId));
     expect(await store.keys()).toHaveLength(1);
-    expect((await failing).message).toContain("statement timeout");
+    expect((await failing).reason).toContain("statement timeout");
     expect(await store.keys()).toHaveLength(1);
     await trx.rollback();
     expect(await store.removeKey(appId, "key" as KeyId)).toBe(true);
@@ -349,7 +349,7 @@ describe("on the way to Postgres", () => {
     const store = await open(database);
     expect(await store.keys()).toEqual([]);
     const failure = await failsWithin(5000, store.addApplication({ name: "x", createdBy: "ann" }));
-    expect(failure.message).toContain("read-only transaction");
+    expect(failure.reason).toContain("read-only transaction");
   });
 
   test("what a frozen node has locked is free again soon, and its change is not made", async () => {

@@ -239,7 +239,7 @@ export class KeyTable {
   private fail(problem: string, error: unknown): void {
     if (!this.failing) this.reported.clear();
     this.failing = true;
-    const reason = error instanceof Error ? error.message : String(error);
+    const reason = error instanceof StorageUnavailable ? error.reason : String(error);
     if (this.reported.has(reason) || this.reported.size >= maxReported) return;
     this.reported.add(reason);
     this.options.report(problem, error);

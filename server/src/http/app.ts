@@ -81,7 +81,7 @@ const databaseHelp =
 function refusalOf(error: unknown, request: FastifyRequest, log: AppParts["log"]): Refusal {
   if (error instanceof Refusal) return error;
   if (error instanceof StorageUnavailable) {
-    log("warn", "HTTP request refused", { reason: error.message, method: request.method });
+    log("warn", "HTTP request refused", { reason: error.reason, method: request.method });
     return new Refusal("unavailable", [], databaseHelp);
   }
   const { code, statusCode } = error as Partial<FastifyError>;

@@ -36,6 +36,7 @@ export async function openPostgres(
   try {
     database = new PostgresDatabase(settings);
     await database.run(() => Promise.resolve());
+    return database;
   } catch (error) {
     const cause = error instanceof StorageUnavailable ? error.cause : error;
     if (database !== undefined && mayBeDown && isTemporary(cause)) return database;
@@ -44,7 +45,6 @@ export async function openPostgres(
     const reason = describe(cause, settings);
     throw new Error(`Cannot open the database ${name} at ${address}:${port}: ${reason}`, { cause });
   }
-  return database;
 }
 
 class PostgresDatabase implements Database {
@@ -190,9 +190,9 @@ function classify(error: unknown): "down" | "busy" | undefined {
   if (error.name === "KnexTimeoutError" || isMigrationLocked(error)) return "busy";
   const isNetwork = "syscall" in error || ("code" in error && error.code === "ETIMEDOUT");
   const isEnded = /connection terminated|not queryable|timeout expired|connection ended/i;
-  return isNetwork || isAggregate(error) || isEnded.test(error.message) || isTls(error)
-    ? "down"
-    : undefined;
+  // Each address of a host was tried, in vain.
+  const isEach = error instanceof AggregateError;
+  return isNetwork || isEach || isEnded.test(error.message) || isTls(error) ? "down" : undefined;
 }
 
 /** Whether the same settings may do later; else a person has to change something. */
@@ -205,11 +205,6 @@ function isTemporary(error: unknown): boolean {
 function sqlState(error: unknown): string | undefined {
   if (!(error instanceof Error) || !("severity" in error) || !("code" in error)) return undefined;
   return typeof error.code === "string" ? error.code : undefined;
-}
-
-/** Each address of a host was tried, in vain. */
-function isAggregate(error: Error): error is AggregateError {
-  return error instanceof AggregateError;
 }
 
 function isTls(error: unknown): boolean {
@@ -225,7 +220,8 @@ function isMigrationLocked(error: unknown): boolean {
 }
 
 /** What is wrong, and what to do where a variable is to blame. */
-function describe(error: unknown, { address, port, password }: Settings): string {
+function describe(error: unknown, settings: Settings): string {
+  const { address, port, password, timeoutMs } = settings;
   if (!(error instanceof Error)) return String(error);
   if (isMigrationLocked(error)) return migrationLocked;
   const { message } = error;
@@ -249,5 +245,6 @@ function describe(error: unknown, { address, port, password }: Settings): string
   }
   if ("syscall" in error && error.syscall === "open") return `${message}. Check DATABASE_SSL_CA`;
   if (isTls(error)) return `${message}. Check DATABASE_SSL and DATABASE_SSL_CA`;
-  return isAggregate(error) ? error.errors.map(String).join(", ") : message;
+  if (message === "timeout expired") return `no answer within ${timeoutMs} ms`;
+  return new StorageUnavailable(error).reason;
 }

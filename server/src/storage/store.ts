@@ -66,9 +66,20 @@ export class StorageUnavailable extends Error {
   override readonly name = "StorageUnavailable";
 
   constructor(cause: unknown) {
-    const reason = cause instanceof Error ? cause.message : String(cause);
-    super(`The database is not available: ${reason}`, { cause });
+    super("The database is not available", { cause });
   }
+
+  /** What it came to, in the words of the database, its driver or the network; without secrets. */
+  get reason(): string {
+    const { cause } = this;
+    // Each address of a host was tried, in vain.
+    if (cause instanceof AggregateError) return cause.errors.map(messageOf).join(", ");
+    return messageOf(cause);
+  }
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
 }
 
 /**
