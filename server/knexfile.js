@@ -66,7 +66,7 @@ export class PostgresClient extends PgClient {
 
   async connect(ssl) {
     // knex hides the password from whoever copies or prints the settings.
-    const { password } = this.connectionSettings;
+    const { password, connectionTimeoutMillis } = this.connectionSettings;
     const connection = new this.driver.Client({ ...this.connectionSettings, password, ssl });
     // What knex looks at before it uses a connection again.
     connection.on("error", (error) => {
@@ -76,7 +76,11 @@ export class PostgresClient extends PgClient {
       connection.__knex__disposed ??= "it has ended";
       this.open.delete(connection);
     });
-    await connection.connect();
+    try {
+      await connection.connect();
+    } catch (error) {
+      throw error.message === "timeout expired" ? noAnswer(connectionTimeoutMillis) : error;
+    }
     this.open.add(connection);
     connection.siblings = this.open;
     return connection;
@@ -113,9 +117,13 @@ export class PostgresClient extends PgClient {
 
 /** Gives a connection up whose server does not answer, and with it those that lead the same way. */
 function abandon(connection, afterMs) {
-  const error = Object.assign(new Error(`no answer within ${afterMs} ms`), { code: "ETIMEDOUT" });
+  const error = noAnswer(afterMs);
   for (const sibling of connection.siblings) sibling.__knex__disposed ??= error;
   connection.connection.stream.destroy(error);
+}
+
+function noAnswer(afterMs) {
+  return Object.assign(new Error(`no answer within ${afterMs} ms`), { code: "ETIMEDOUT" });
 }
 
 /** @type {typeof import("./knexfile.js").knexConfig} */

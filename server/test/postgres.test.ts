@@ -170,21 +170,40 @@ describe("the tables", () => {
     await expect.poll(() => store.keys().catch(String), soon).toEqual([]);
   });
 
-  test("a lock that a killed knex command left stops only a start that has to migrate", async () => {
+  test("a start does not wait for a migration that takes long; the command does", async () => {
+    const slowly = `
+      CREATE FUNCTION slow() RETURNS event_trigger LANGUAGE plpgsql
+      AS 'BEGIN PERFORM pg_sleep(0.06); END';
+      CREATE EVENT TRIGGER slow ON ddl_command_start EXECUTE FUNCTION slow();`;
+    const [database, other] = [
+      await postgres.createDatabase({ timeoutMs: 500 }),
+      await postgres.createDatabase({ timeoutMs: 500 }),
+    ];
+    for (const { name } of [database, other]) await postgres.query(name, slowly);
+    const store = await open(database, { mayBeDown: true });
+    const failure = await failsWithin(2000, store.keys());
+    expect(failure.reason).toBe("its tables are being brought up to date");
+    await expect.poll(() => store.keys().catch(String), soon).toEqual([]);
+    expect(await (await open(other)).keys()).toEqual([]);
+  });
+
+  test("a lock that a killed knex command left is in the way only of who has to migrate", async () => {
     const database = await postgres.createDatabase();
     await migrateWithKnex(database);
     const lock = "UPDATE knex_migrations_lock SET is_locked = 1";
     await postgres.query(database.name, lock);
     expect(await (await open(database)).keys()).toEqual([]);
 
-    const old = await postgres.createDatabase();
+    const old = await postgres.createDatabase({ timeoutMs: 500 });
     await loadLegacy(postgres, old);
     await postgres.query(old.name, lock);
-    await expect(openStore(old, { mayBeDown: true })).rejects.toThrow(
-      /another process is migrating it; if none is, run: npx knex .* migrate:unlock/,
-    );
+    const help = /another process is migrating it; if none is, run: npx knex .* migrate:unlock$/;
+    const waiting = await open(old, { mayBeDown: true });
+    await expect(openStore(old)).rejects.toThrow(help);
+    const reason = async () => (await failsWithin(5000, waiting.keys())).reason;
+    await expect.poll(reason, soon).toMatch(help);
     await runKnex(old, "migrate:unlock");
-    expect(await (await open(old)).keys()).toHaveLength(4);
+    await expect.poll(() => waiting.keys().catch(String), soon).toHaveLength(4);
   });
 
   test("a user who may only read and write needs no more once they are there", async () => {

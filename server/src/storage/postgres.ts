@@ -7,7 +7,7 @@ import { type KeyUse, StorageUnavailable } from "./store.js";
 /** What one statement of a migration may take; other nodes wait for it, unready. */
 const migrationMs = 600_000;
 /** How long to wait for a knex command that is migrating. */
-const lockedDeadlineMs = 5000;
+const lockedDeadlineMs = 3000;
 const lockedRetryMs = 200;
 
 /** While the database is down it is asked by one call in this time; the others fail at once. */
@@ -35,7 +35,8 @@ export async function openPostgres(
   let database: PostgresDatabase | undefined;
   try {
     database = new PostgresDatabase(settings);
-    await database.run(() => Promise.resolve());
+    if (mayBeDown) await database.run(() => Promise.resolve());
+    else await database.migrate();
     return database;
   } catch (error) {
     const cause = error instanceof StorageUnavailable ? error.cause : error;
@@ -67,7 +68,7 @@ class PostgresDatabase implements Database {
       this.outage = { ...this.outage, until: Number.POSITIVE_INFINITY };
     }
     try {
-      await this.migrate();
+      await this.whenMigrated();
       const result = await repeatedly(call);
       this.answered();
       return result;
@@ -116,7 +117,8 @@ class PostgresDatabase implements Database {
     this.outage = undefined;
   }
 
-  private migrate(): Promise<void> {
+  /** Brings the tables up to date, once; however long it takes. */
+  migrate(): Promise<void> {
     this.migrated ??= this.runMigrations().catch((error: unknown) => {
       this.migrated = undefined;
       throw error;
@@ -124,9 +126,22 @@ class PostgresDatabase implements Database {
     return this.migrated;
   }
 
+  /** No call waits for that longer than for anything else. */
+  private async whenMigrated(): Promise<void> {
+    const stop = new AbortController();
+    const late = async () => {
+      await delay(this.settings.timeoutMs, undefined, { signal: stop.signal });
+      throw new Migrating("its tables are being brought up to date");
+    };
+    try {
+      await Promise.race([this.migrate(), late()]);
+    } finally {
+      stop.abort();
+    }
+  }
+
   private async runMigrations(): Promise<void> {
-    // Whether it answers, within the usual time.
-    await this.knex.raw("SELECT 1");
+    if (await isUpToDate(this.knex)) return;
     const patient = { ...this.settings, poolMax: 1, statementMs: migrationMs };
     const knex = createKnex({ ...knexConfig(patient), log: silent });
     const deadline = performance.now() + lockedDeadlineMs;
@@ -136,7 +151,8 @@ class PostgresDatabase implements Database {
           await migrateOnce(knex, this.settings.timeoutMs);
           return;
         } catch (error) {
-          if (!isMigrationLocked(error) || performance.now() > deadline) throw error;
+          if (!(error instanceof Error && error.name === "MigrationLocked")) throw error;
+          if (performance.now() > deadline) throw new Migrating(migrationLocked);
         }
         await delay(lockedRetryMs);
       }
@@ -146,14 +162,25 @@ class PostgresDatabase implements Database {
   }
 }
 
+/** The tables are not as they must be; somebody may be at it. */
+class Migrating extends Error {}
+
+async function isUpToDate(knex: Knex): Promise<boolean> {
+  // knex would make its tables, in the way of others that do the same.
+  if (!(await knex.schema.hasTable("knex_migrations_lock"))) return false;
+  const [, pending] = await knex.migrate.list();
+  return pending.length === 0;
+}
+
 /**
  * Several nodes start at once: one migrates, the others wait. All in one transaction, so that a
  * process that dies in the middle leaves neither half of it nor a lock behind.
  */
 async function migrateOnce(knex: Knex, lockMs: number): Promise<void> {
   await knex.transaction(async (trx) => {
-    await trx.raw(`SET LOCAL lock_timeout = ${lockMs}`);
     await trx.raw("SELECT pg_advisory_xact_lock(?)", [advisoryLock]);
+    // Whoever waits for a table to change it keeps all others out of it.
+    await trx.raw(`SET LOCAL lock_timeout = ${lockMs}`);
     const [, pending] = await trx.migrate.list();
     if (pending.length > 0) await trx.migrate.latest();
   });
@@ -187,9 +214,9 @@ function classify(error: unknown): "down" | "busy" | undefined {
     // rolled back, ended while idle; who may come in; a standby.
     return /^(?:53|55|57|58|40|25P0[34]|28|3D|25006)/.test(code) ? "busy" : undefined;
   }
-  if (error.name === "KnexTimeoutError" || isMigrationLocked(error)) return "busy";
+  if (error.name === "KnexTimeoutError" || error instanceof Migrating) return "busy";
   const isNetwork = "syscall" in error || ("code" in error && error.code === "ETIMEDOUT");
-  const isEnded = /connection terminated|not queryable|timeout expired|connection ended/i;
+  const isEnded = /connection terminated|not queryable|connection ended/i;
   // Each address of a host was tried, in vain.
   const isEach = error instanceof AggregateError;
   return isNetwork || isEach || isEnded.test(error.message) || isTls(error) ? "down" : undefined;
@@ -197,7 +224,7 @@ function classify(error: unknown): "down" | "busy" | undefined {
 
 /** Whether the same settings may do later; else a person has to change something. */
 function isTemporary(error: unknown): boolean {
-  if (classify(error) === undefined || isMigrationLocked(error) || isTls(error)) return false;
+  if (classify(error) === undefined || isTls(error)) return false;
   return !/^28|^3D/.test(sqlState(error) ?? "");
 }
 
@@ -215,15 +242,9 @@ function isTls(error: unknown): boolean {
   );
 }
 
-function isMigrationLocked(error: unknown): boolean {
-  return error instanceof Error && error.name === "MigrationLocked";
-}
-
 /** What is wrong, and what to do where a variable is to blame. */
-function describe(error: unknown, settings: Settings): string {
-  const { address, port, password, timeoutMs } = settings;
+function describe(error: unknown, { address, port, password }: Settings): string {
   if (!(error instanceof Error)) return String(error);
-  if (isMigrationLocked(error)) return migrationLocked;
   const { message } = error;
   const code = sqlState(error) ?? ("code" in error ? error.code : undefined);
   if (/^SASL: .*password must be/.test(message) || (code === "28P01" && password === undefined)) {
@@ -231,8 +252,9 @@ function describe(error: unknown, settings: Settings): string {
   }
   switch (code) {
     case "28P01":
-    case "28000":
       return `${message}. Check DATABASE_USERNAME and DATABASE_PASSWORD`;
+    case "28000":
+      return `${message}. Check DATABASE_USERNAME and DATABASE_SSL`;
     case "3D000":
       return `${message}. Create it, or set DATABASE_NAME`;
     case "42501":
@@ -245,6 +267,5 @@ function describe(error: unknown, settings: Settings): string {
   }
   if ("syscall" in error && error.syscall === "open") return `${message}. Check DATABASE_SSL_CA`;
   if (isTls(error)) return `${message}. Check DATABASE_SSL and DATABASE_SSL_CA`;
-  if (message === "timeout expired") return `no answer within ${timeoutMs} ms`;
   return new StorageUnavailable(error).reason;
 }
