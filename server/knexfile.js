@@ -76,13 +76,13 @@ export class PostgresClient extends PgClient {
       connection.__knex__disposed ??= "it has ended";
       this.open.delete(connection);
     });
+    connection.siblings = this.open.add(connection);
     try {
       await connection.connect();
     } catch (error) {
+      this.open.delete(connection);
       throw error.message === "timeout expired" ? noAnswer(connectionTimeoutMillis) : error;
     }
-    this.open.add(connection);
-    connection.siblings = this.open;
     return connection;
   }
 

@@ -67,6 +67,7 @@ type Timestamp = Date | string | number | null;
 
 class SqlStore implements Store {
   private readonly knex: Knex;
+  private lastCreatedAt = 0;
 
   constructor(private readonly database: Database) {
     this.knex = database.knex;
@@ -125,7 +126,7 @@ class SqlStore implements Store {
       id: app.id ?? randomText(20),
       name: app.name,
       created_by: app.createdBy,
-      created_at: new Date().toISOString(),
+      created_at: this.nextCreatedAt(),
       updated_at: null,
     };
     await this.write(async (trx) => {
@@ -209,7 +210,7 @@ class SqlStore implements Store {
       created_by: key.createdBy,
       expires: key.expires?.toISOString() ?? null,
       purpose: key.purpose,
-      created_at: new Date().toISOString(),
+      created_at: this.nextCreatedAt(),
       updated_at: null,
       last_used: null,
       use_count: null,
@@ -317,6 +318,14 @@ class SqlStore implements Store {
 
   async close(): Promise<void> {
     await this.knex.destroy();
+  }
+
+  /** What is made in the same millisecond has an order, too. */
+  private nextCreatedAt(): string {
+    const now = Date.now();
+    const isAhead = this.lastCreatedAt >= now && this.lastCreatedAt < now + 1000;
+    this.lastCreatedAt = isAhead ? this.lastCreatedAt + 1 : now;
+    return new Date(this.lastCreatedAt).toISOString();
   }
 
   private appTable() {
