@@ -219,6 +219,7 @@ test.each([
   ["OIDC_REDIRECT_URI", "https://push.example.com/push"],
   ["OIDC_REDIRECT_URI", "https://push.example.com/callback?x"],
   ["OIDC_REDIRECT_URI", "https://push.example.com/:any/*"],
+  ["OIDC_REDIRECT_URI", "https://push.example.com/client.js"],
   ["OIDC_REDIRECT_URI", "javascript:alert(1)"],
   ["OIDC_ALLOWED_USERS", "*, example.com"],
   ["OIDC_ALLOWED_USERS", "*.example.com"],

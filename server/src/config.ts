@@ -544,11 +544,11 @@ function redirectUri(words: Words): Variable<string> {
   return {
     ...words,
     allowed:
-      "an http(s) URL without query and fragment; its path is made of letters, digits, - _ . ~ /, and is none of the server's own",
+      "an http(s) URL without query and fragment; its path is made of letters, digits, - _ ~ /, and is none of the server's own",
     read(value) {
       if (!isHttpUrl(value)) return undefined;
       const { pathname, search, hash } = new URL(value);
-      const isFree = /^[\w.~/-]+$/.test(pathname) && !takenPath.test(pathname);
+      const isFree = /^[\w~/-]+$/.test(pathname) && !takenPath.test(pathname);
       return isFree && search === "" && hash === "" ? value : undefined;
     },
   };

@@ -24,9 +24,6 @@ export interface AppParts extends PublishParts {
   readonly serverFactory?: FastifyServerFactory;
 }
 
-/** What `Retry-After` says, in seconds, wherever trying again can help. */
-const retryAfterSeconds = 5;
-
 /** How long a request may take to arrive, in ms: whoever sends slower gets a 408. */
 const requestTimeoutMs = 60_000;
 
@@ -90,7 +87,8 @@ const texts: ReadonlyMap<string, (refusal: Refusal) => string> = new Map([
 
 function answer(reply: FastifyReply, refusal: Refusal): FastifyReply {
   reply.code(refusal.http);
-  if (refusal.http === 503 || refusal.http === 429) reply.header("retry-after", retryAfterSeconds);
+  const { retryAfterSeconds } = refusal;
+  if (retryAfterSeconds !== undefined) reply.header("retry-after", retryAfterSeconds);
   const text = texts.get(refusal.code);
   if (text !== undefined) return reply.type("text/plain; charset=utf-8").send(text(refusal));
   return reply.type("application/json; charset=utf-8").send(JSON.stringify(refusal.toRest()));
