@@ -329,6 +329,8 @@ test("what is no page under /admin is JSON or a text, and safe as well", async (
     });
     expect((await get(base, path)).status).toBe(401);
   }
+  const garbled = await get(base, "/admin/%zz");
+  expect([garbled.status, garbled.headers]).toEqual([400, expect.objectContaining(safety)]);
   const posted = await fetch(`${base}/admin/x`, { method: "POST" });
   expect([posted.status, posted.headers.get("x-frame-options")]).toEqual([404, "DENY"]);
 });

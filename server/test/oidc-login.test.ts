@@ -55,8 +55,9 @@ function createLogin(key = "key"): OidcLogin {
 async function begin(login: OidcLogin) {
   const { url, cookie } = await login.begin("/admin/x", false, request);
   const [pair = ""] = cookie.split(";");
-  const search = `?${new URLSearchParams({ state: new URL(url).searchParams.get("state") ?? "" })}`;
-  return { search, pair, cookie };
+  const sent = new URL(url).searchParams;
+  const search = `?${new URLSearchParams({ state: sent.get("state") ?? "" })}`;
+  return { search, pair, cookie, nonce: sent.get("nonce") };
 }
 
 const withCookie = (cookie: string): AdminRequest => ({ ...request, headers: { cookie } });
@@ -74,7 +75,7 @@ test("a login is resumed within ten minutes, at any node", async () => {
 
 test("a login is resumed only as we wrote it", async () => {
   const login = createLogin();
-  const { search, pair } = await begin(login);
+  const { search, pair, nonce } = await begin(login);
   const [name = "", value = ""] = pair.split("=");
   const [payload = "", signature = ""] = value.split(".");
   const forged = Buffer.from(JSON.stringify(["//evil", Date.now() + 60_000])).toString("base64url");
@@ -86,6 +87,7 @@ test("a login is resumed only as we wrote it", async () => {
     `${name}=${payload}.`,
     `${name}=${forged}.${signature}`,
     `${otherName}=${value}`,
+    `${name}=nonce.${nonce}`,
     (await begin(createLogin("another key"))).pair,
   ]) {
     expect([cookie, login.resume(search, withCookie(cookie))]).toEqual([cookie, undefined]);

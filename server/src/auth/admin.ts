@@ -68,6 +68,8 @@ export class AdminAuth {
       const name = await this.readSession(value);
       if (name !== undefined) return this.toUser(name);
     }
+    // Where there are no passwords, they are meant for a proxy before us.
+    if (!this.takesPasswords) return undefined;
     const basic = readBasic(request.headers.authorization);
     return basic && this.check(basic.name, basic.password, request);
   }

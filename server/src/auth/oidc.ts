@@ -122,7 +122,7 @@ export class OidcLogin implements LoginMethod {
     );
     const content = Buffer.from(JSON.stringify([returnTo, Date.now() + attemptMs]));
     const payload = content.toString("base64url");
-    const value = `${payload}.${this.derive(payload, state)}`;
+    const value = `${payload}.${this.sign(payload, state)}`;
     return { url: url.href, cookie: this.attemptCookie(state, value, attemptMs, request) };
   }
 
@@ -137,7 +137,7 @@ export class OidcLogin implements LoginMethod {
     if (!/^[\w-]{22}$/.test(state)) return undefined;
     for (const value of readCookies(headers.cookie, attemptCookie + state)) {
       const [payload = "", signature = ""] = value.split(".");
-      const expected = Buffer.from(this.derive(payload, state));
+      const expected = Buffer.from(this.sign(payload, state));
       const given = Buffer.from(signature);
       if (given.length !== expected.length || !timingSafeEqual(given, expected)) continue;
       // We wrote it: only we can have signed it.
@@ -191,6 +191,11 @@ export class OidcLogin implements LoginMethod {
   /** A secret of this login that no node has to remember. 43 characters, as PKCE wants at least. */
   private derive(purpose: string, state: string): string {
     return createHmac("sha256", this.key).update(`${purpose} ${state}`).digest("base64url");
+  }
+
+  /** The nonce is no secret: it must not be the signature of anything. */
+  private sign(payload: string, state: string): string {
+    return this.derive(`cookie ${payload}`, state);
   }
 
   private attemptCookie(
@@ -329,11 +334,15 @@ function denied(help: string): Refusal {
   return new Refusal("loginDenied", [], help);
 }
 
-/** In lower case, as mail servers see it. */
+/** In lower case, as mail servers see it; but for letters that only look so, such as a Kelvin sign. */
 function verifiedEmail({ email, email_verified: verified }: Claims): string | undefined {
   // Some providers write a text.
   const isVerified = verified === true || verified === "true";
-  return isVerified && typeof email === "string" ? email.toLowerCase() : undefined;
+  return isVerified && typeof email === "string" ? lowerCase(email) : undefined;
+}
+
+function lowerCase(text: string): string {
+  return text.replace(/[A-Z]/g, (letter) => letter.toLowerCase());
 }
 
 function isAllowed(email: string, allowed: readonly string[]): boolean {
@@ -343,7 +352,7 @@ function isAllowed(email: string, allowed: readonly string[]): boolean {
 function withoutDomain(name: string, domain: string | undefined): string {
   const at = name.lastIndexOf("@");
   if (at < 1 || domain === undefined) return name;
-  const isCut = domain === "*" || name.slice(at + 1).toLowerCase() === domain;
+  const isCut = domain === "*" || lowerCase(name.slice(at + 1)) === domain;
   return isCut ? name.slice(0, at) : name;
 }
 

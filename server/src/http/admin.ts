@@ -83,14 +83,15 @@ function routeApi(
         if (!isSafe && isCrossSite(request.headers)) throw new Refusal("crossSite");
         if (open.has(request.routeOptions.url ?? "")) return;
         const user = await auth.identify(describe(request)).catch((error: unknown) => {
-          if (auth.takesPasswords) challenge(request, reply);
+          challenge(request, reply);
           throw error;
         });
         if (user !== undefined) {
           users.set(request, user);
           return;
         }
-        if (auth.takesPasswords) challenge(request, reply);
+        if (!auth.takesPasswords) throw new Refusal("notLoggedIn", [], "Sign in at /admin.");
+        challenge(request, reply);
         throw new Refusal("notLoggedIn");
       });
       for (const { method, path, run } of routes) {

@@ -9,6 +9,7 @@ import Fastify, {
 } from "fastify";
 import { Refusal } from "../errors.js";
 import { type AdminParts, routeAdmin } from "./admin.js";
+import { safetyHeaders } from "./admin-page.js";
 import { routeClientScript } from "./client-script.js";
 import { type BuildInfo, routeHealth } from "./health.js";
 import { isChannelUrl, isUnderPrefix, type PublishParts, routePublish } from "./publish.js";
@@ -45,6 +46,7 @@ export function createApp(parts: AppParts): FastifyInstance {
     routerOptions: { maxParamLength: 16_384 },
     clientErrorHandler: answerUnreadable,
     frameworkErrors: (_error, request, reply: FastifyReply) => {
+      if (request.raw.url?.startsWith("/admin") === true) reply.headers(safetyHeaders);
       // Percent signs that encode nothing. REST-2
       if (isUnderPrefix(request.raw.url ?? "")) answer(reply, new Refusal("noSuchChannel"));
       else answer(reply, new Refusal("badRequest", [], "The address is not well-formed."));
