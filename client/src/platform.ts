@@ -45,7 +45,9 @@ export interface Platform {
   /** Where relative URLs begin; undefined where there is no page. */
   readonly base: string | undefined;
   /** undefined where there are no WebSockets. */
-  readonly openSocket: ((url: string, options: NetworkOptions) => Socket) | undefined;
+  readonly openSocket:
+    | ((url: string, options: NetworkOptions) => Socket | Promise<Socket>)
+    | undefined;
   /** undefined where there is no EventSource, or the URL is not of the page's own origin. */
   readonly openStream: ((url: string) => Stream | undefined) | undefined;
   /** Rejects when there is no answer. */

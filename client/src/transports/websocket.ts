@@ -16,7 +16,7 @@ const tooBig = 1009;
  * Opens a socket.
  * @throws Error when it does not open, or not within `timeoutMs`
  */
-export function openWebSocket(
+export async function openWebSocket(
   openSocket: NonNullable<Platform["openSocket"]>,
   url: string,
   options: NetworkOptions,
@@ -24,9 +24,8 @@ export function openWebSocket(
   limits: Limits,
   listeners: TransportListeners,
 ): Promise<Transport> {
+  const socket = await openSocket(url.replace(/^http/, "ws"), options);
   return new Promise((resolve, reject) => {
-    // The constructor throws on what is no URL.
-    const socket = openSocket(url.replace(/^http/, "ws"), options);
     const fail = (why: string): void => {
       clearTimeout(timer);
       silence(socket);
