@@ -570,7 +570,7 @@ export class Client {
 
   /** The server told the client to stay away: nobody will answer those who wait. */
   #refuseAll(reason: string): void {
-    const error = new PandapushError(null, [], `The client is disconnected: ${reason}`);
+    const error = PandapushError.own("disconnected", `The client is disconnected: ${reason}`);
     this.#eachSubscription((subscription) => subscription.refuse(error));
   }
 
@@ -615,7 +615,7 @@ function withToken(
 ): void {
   const fail = (error: unknown): void => {
     const why = error instanceof Error ? error.message : String(error);
-    failed(new PandapushError(null, [], `There is no token: ${why}`));
+    failed(PandapushError.own("no-token", `There is no token: ${why}`));
   };
   const finish = (token: string | null | undefined): void =>
     send(token === null || token === undefined ? {} : { ext: { auth: { token } } });

@@ -196,7 +196,7 @@ export class Link {
     settle: Settle,
   ): () => void {
     if (this.#state === "disconnected") {
-      settle(undefined, new PandapushError(null, [], "The client is disconnected"));
+      settle(undefined, PandapushError.own("disconnected", "The client is disconnected"));
       return () => {};
     }
     this.start();
@@ -380,9 +380,10 @@ export class Link {
     for (const request of dropped) this.#giveUp(request, reason);
   }
 
-  #giveUp({ scheduler, settle }: Request, reason: string): void {
+  #giveUp({ scheduler, settle }: Request, why: string): void {
     scheduler?.abort();
-    settle(undefined, new PandapushError(null, [], `The message was not delivered: ${reason}`));
+    const reason = this.#state === "disconnected" ? "disconnected" : "undelivered";
+    settle(undefined, PandapushError.own(reason, `The message was not delivered: ${why}`));
   }
 
   // The session

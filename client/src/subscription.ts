@@ -83,7 +83,7 @@ export class Subscription<T = unknown> extends Deferred {
   cancel(): void {
     if (this.#state === "cancelled") return;
     this.#state = "cancelled";
-    this.fail(new PandapushError(null, [], "The subscription was cancelled"));
+    this.fail(PandapushError.own("cancelled", "The subscription was cancelled"));
     this.onCancel(this);
     this.#events.emit("cancelled");
   }
