@@ -65,6 +65,15 @@ export class Subscription<T = unknown> extends Deferred {
     return this;
   }
 
+  /** As `on`, for the next time only. */
+  once<K extends keyof SubscriptionEvents>(
+    event: K,
+    listener: (...args: SubscriptionEvents[K]) => void,
+  ): this {
+    this.#events.once(event, listener);
+    return this;
+  }
+
   off<K extends keyof SubscriptionEvents>(
     event: K,
     listener?: (...args: SubscriptionEvents[K]) => void,

@@ -105,6 +105,15 @@ describe.each(transports)("presence over %s", (transport) => {
     ]);
   });
 
+  test("a room has `once` and `finally`", async () => {
+    const channel = freshChannel(server, "presence");
+    const room = connect().presence(channel, tokenOf(channel, "a"));
+    const events: string[] = [];
+    room.once("sync", () => events.push("sync"));
+    await room.finally(() => events.push("finally"));
+    expect(events).toEqual(["sync", "finally"]);
+  });
+
   test("a room is refused without a presence id, and can be left by a signal", async () => {
     const channel = freshChannel(server, "presence");
     const client = connect();

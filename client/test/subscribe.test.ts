@@ -203,6 +203,17 @@ describe.each(transports)("a subscription over %s", (transport) => {
     expect(await reasonOf(null)).toBe("disconnected");
   });
 
+  test("tells its events to `once` a single time", async () => {
+    const client = connect();
+    const subscription = client.subscribe(freshChannel(server, "private"));
+    const calls: string[] = [];
+    subscription.once("refused", ({ message }) => calls.push(message));
+    subscription.once("cancelled", () => calls.push("cancelled"));
+    await failure(subscription);
+    subscription.cancel();
+    expect(calls).toEqual(["No auth supplied", "cancelled"]);
+  });
+
   test("that was refused can be made again, and then hears once", async () => {
     const channel = freshChannel(server, "private");
     const client = connect();
