@@ -43,7 +43,8 @@ for (const { input, name, formats, isNode = false } of outputs) {
         format,
         sourcemap: true,
         exports: "named",
-        ...(isPage && { name: "Pandapush", minify: true }),
+        // Bundlers use what the comments say of purity; pages do not.
+        ...(isPage && { name: "Pandapush", minify: true, comments: false }),
       },
       logLevel: "warn",
     });

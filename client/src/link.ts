@@ -55,6 +55,8 @@ export interface LinkListeners {
   readonly ended: (reason: string) => void;
   readonly up: () => void;
   readonly down: () => void;
+  /** The connection is lost or was not to be had; another attempt follows. */
+  readonly failed: (error: Error) => void;
   readonly handshakeRefused: (error: PandapushError) => void;
 }
 
@@ -93,7 +95,6 @@ const goodbyeMs = 2_000;
 /** How much later than advised a connect may be answered. */
 const connectGraceMs = 5_000;
 const probeTimeoutMs = 5_000;
-const usedUp = "its attempts or its time are used up";
 /** Two sessions lost within this time are one failure. */
 const unstableMs = 30_000;
 const tickMs = 1_000;
@@ -127,7 +128,7 @@ export class Link {
   #ticker: Timer | undefined;
   #tickedAt = 0;
   #attemptedAt = 0;
-  #lastFailure = "";
+  #lastError: Error | undefined;
   /** Something happened that makes it likely that the next attempt succeeds. */
   #isHurried = false;
   /** When a sign of life must have come; 0: none is awaited. */
@@ -161,18 +162,14 @@ export class Link {
     return this.#state;
   }
 
-  get clientId(): string | undefined {
-    return this.#clientId;
+  /** Why the connection was lost, or not to be had, the last time. */
+  get lastError(): Error | undefined {
+    return this.#lastError;
   }
 
-  /**
-   * Begins to connect, once.
-   * @throws TypeError when the URL is none
-   */
+  /** Begins to connect, once. */
   start(): void {
     if (this.#state !== "unconnected") return;
-    const url = this.options.urlOf("long-polling");
-    if (!/^https?:/.test(url)) throw new TypeError(`${url} does not begin with http: or https:`);
     this.#setState("connecting");
     this.#tickedAt = Date.now();
     this.#ticker = setInterval(() => this.#tick(), tickMs);
@@ -329,7 +326,7 @@ export class Link {
 
   /** Without a transport for some reason: what was under way waits, and a new attempt follows. */
   #fail(error: Error, minDelayMs = 0): void {
-    this.#lastFailure = error.message;
+    this.#lastError = error;
     const transport = this.#way?.transport;
     transport?.close();
     this.#way = undefined;
@@ -361,6 +358,7 @@ export class Link {
     }
     this.#goDown();
     this.#dropUndeliverable(error.message);
+    this.listeners.failed(error);
   }
 
   /** Earlier than that when there is a reason to hope. */
@@ -378,6 +376,10 @@ export class Link {
     if (dropped.length === 0) return;
     this.#queue = this.#queue.filter(isKept);
     for (const request of dropped) this.#giveUp(request, reason);
+  }
+
+  #usedUp(): string {
+    return `its attempts or its time are used up. ${this.#lastError?.message ?? ""}`.trim();
   }
 
   #giveUp({ scheduler, settle }: Request, why: string): void {
@@ -569,7 +571,7 @@ export class Link {
   #flush(): void {
     const transport = this.#way?.transport;
     if (!this.#isEstablished || transport === undefined) return;
-    this.#dropUndeliverable(`${usedUp}. ${this.#lastFailure}`.trim());
+    this.#dropUndeliverable(this.#usedUp());
     const now = Date.now();
     // In order: who must wait lets those behind wait too.
     const end = this.#queue.findIndex(({ notBefore }) => notBefore > now);
@@ -676,7 +678,7 @@ export class Link {
       this.#awake();
       return;
     }
-    this.#dropUndeliverable(`${usedUp}. ${this.#lastFailure}`.trim());
+    this.#dropUndeliverable(this.#usedUp());
     const isOverdue = [...this.#sent.values()].some(({ dueAt }) => dueAt < now);
     if (isOverdue || (this.#probeDueAt > 0 && this.#probeDueAt < now)) {
       this.#fail(new Error("The server did not answer in time"));

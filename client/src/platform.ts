@@ -5,7 +5,8 @@ export interface Socket {
   onopen: (() => void) | null;
   onmessage: ((event: { data: unknown }) => void) | null;
   onclose: ((event: { code: number; reason: string }) => void) | null;
-  onerror: ((event: unknown) => void) | null;
+  /** Only Node says what it was. */
+  onerror: ((event: { message?: string }) => void) | null;
   send(text: string): void;
   close(): void;
 }

@@ -45,7 +45,10 @@ export const node: Platform = {
           response.on("aborted", () => reject(new Error("The answer ended too early")));
         },
       );
-      sent.on("error", reject);
+      sent.on("error", (error) => {
+        // Of all addresses of a host none took the connection; it itself has no message.
+        reject(error instanceof AggregateError ? error.errors[0] : error);
+      });
       sent.end(body);
     });
   },

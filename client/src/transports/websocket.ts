@@ -5,6 +5,7 @@ import {
   batchesOf,
   type Limits,
   parse,
+  placeOf,
   type Transport,
   type TransportListeners,
 } from "./transport.js";
@@ -24,17 +25,20 @@ export async function openWebSocket(
   limits: Limits,
   listeners: TransportListeners,
 ): Promise<Transport> {
-  const socket = await openSocket(url.replace(/^http/, "ws"), options);
+  const address = url.replace(/^http/, "ws");
+  const socket = await openSocket(address, options);
   return new Promise((resolve, reject) => {
     const fail = (why: string): void => {
       clearTimeout(timer);
       silence(socket);
-      reject(new Error(`The WebSocket to ${new URL(url).host} ${why}`));
+      reject(new Error(`${placeOf(address)}: ${why}`));
     };
-    const timer = setTimeout(() => fail("did not open in time"), timeoutMs);
-    socket.onclose = ({ code }) => fail(`was refused (${code})`);
-    // A close event follows each error.
-    socket.onerror = () => {};
+    const timer = setTimeout(() => fail("it did not open in time"), timeoutMs);
+    socket.onclose = ({ code }) => fail(`it did not open (${code})`);
+    // A close event follows each error. In pages it is all there is.
+    socket.onerror = ({ message }) => {
+      if (message) fail(message);
+    };
     socket.onopen = () => {
       clearTimeout(timer);
       resolve(transportOf(socket, limits, listeners));
