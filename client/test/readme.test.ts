@@ -5,11 +5,11 @@ import http from "node:http";
 import type { AddressInfo } from "node:net";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
-import { rolldown } from "rolldown";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { Chromium } from "../../e2e/clients/chromium.js";
 import { publish } from "../../e2e/deployment.js";
 import { Inbox } from "../../e2e/waiting.js";
+import { bundleForPages } from "./bundle.js";
 import { closeClients, newClient, runNode, tokenFor } from "./clients.js";
 import { type Server, startServer } from "./server.js";
 
@@ -116,19 +116,7 @@ describe("the README's snippet", () => {
 
   snippetTest("bundler", "a bundle for browsers has nothing of Node, and hears", async () => {
     const entry = fileURLToPath(new URL("readme-snippet.js", import.meta.url));
-    const bundle = await rolldown({
-      input: entry,
-      platform: "browser",
-      plugins: [
-        {
-          name: "readme",
-          resolveId: (id) => (id === entry ? entry : null),
-          load: (id) => (id === entry ? `${snippet("bundler")}\nwindow.client = client;` : null),
-        },
-      ],
-    });
-    const { output } = await bundle.generate({ format: "iife" });
-    const { code } = output[0];
+    const code = await bundleForPages(entry, `${snippet("bundler")}\nwindow.client = client;`);
     expect(code).not.toMatch(/node:|require\(/);
     const page = await chromium.page(server.url, "other");
     const heard = new Inbox<string>("line of the console");
@@ -149,8 +137,36 @@ describe("the README's snippet", () => {
     });
   });
 
-  snippetTest("react", "it is the component that the types are checked of", async () => {
+  snippetTest("react", "a component shows news as they come, the same ones too", async () => {
     expect(snippets.get("react")?.code).toBe(read("../../examples/react/news.tsx"));
+    const entry = fileURLToPath(new URL("../../examples/react/news.tsx", import.meta.url));
+    const mount = `
+      import { createRoot } from "react-dom/client";
+      client.addExtension({
+        incoming(message, pass) {
+          if (message.channel === "/meta/subscribe") console.log("subscribed");
+          pass(message);
+        },
+      });
+      createRoot(document.body).render(<NewsList />);
+    `;
+    const code = await bundleForPages(entry, `${snippet("react")}${mount}`);
+    const page = await chromium.page(server.url, "other");
+    const heard = new Inbox<string>("line of the console");
+    const complaints: string[] = [];
+    page.on("console", (message) => {
+      heard.push(message.text());
+      if (["error", "warning"].includes(message.type())) complaints.push(message.text());
+    });
+    await page.evaluate(code);
+    await heard.upTo((line) => line === "subscribed");
+    for (const count of [1, 2]) {
+      await publish(server, channelOf("public/news"), { text: "hello" });
+      await page.locator(`ul[title=connected]:has(li:nth-child(${count}))`).waitFor();
+    }
+    expect(await page.locator("li").allTextContents()).toEqual(["hello", "hello"]);
+    await page.context().close();
+    expect(complaints).toEqual([]);
   });
 
   snippetTest("subscribe", "it subscribes, and ends it", async () => {
