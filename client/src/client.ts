@@ -111,7 +111,7 @@ const knownOptions: ReadonlySet<string> = new Set<keyof ClientOptions>([
  * publish; from then on it stays connected, and comes back by itself.
  *
  * ```js
- * const client = new Pandapush.Client("https://push.example.com/push");
+ * const client = new Client("https://push.example.com/push");
  * client.subscribe("/APP_ID/public/news", (message) => console.log(message));
  * ```
  */
