@@ -1,7 +1,7 @@
-/** `npm run dev`: the server, built and started again whenever a source file changes. */
+/** `npm run dev`: server, client and console, built and started again whenever a source file changes. */
 import { utimesSync, watch } from "node:fs";
 import { join } from "node:path";
-import { cli, launch, prepare, root, runScript, say, signal, tsc } from "./prepare.mjs";
+import { cli, launch, prepare, root, runScript, say, signal, tsc, vite } from "./prepare.mjs";
 
 /** What has not ended this long after it was asked to is killed, in ms. */
 const patienceMs = 10_000;
@@ -10,10 +10,11 @@ await runScript(async () => {
   await prepare();
   say("Watching for changes; Ctrl-C ends.");
   const parts = [
-    [tsc, "-b", "server", "--watch", "--preserveWatchOutput"],
+    [tsc, "-b", "server", "client", "--watch", "--preserveWatchOutput"],
+    [vite, "build", "console", "--watch", "--logLevel", "warn"],
     ["--watch", "--watch-preserve-output", cli, "start", ...process.argv.slice(2)],
   ].map((args) => launch(process.execPath, args));
-  const watchers = watchFilesReadAtStart();
+  const watchers = [...watchFilesReadAtStart(), watchClient()];
   const asked = new Promise((resolve) => process.once("SIGINT", resolve).once("SIGTERM", resolve));
   // One part without the other would look alive and do nothing.
   await Promise.race([asked, ...parts.map(({ ended }) => ended)]);
@@ -25,6 +26,19 @@ await runScript(async () => {
   await Promise.all(parts.map(({ ended }) => ended));
   clearTimeout(killing);
 });
+
+/** What `tsc` compiles of the client is bundled again: pages, console and server take it from there. */
+function watchClient() {
+  const bundler = join(root, "client/build.mjs");
+  let isRunning = false;
+  return watch(join(root, "client/dist"), async () => {
+    if (isRunning) return;
+    isRunning = true;
+    // Does nothing where nothing is new, such as after its own writing.
+    await launch(process.execPath, [bundler]).ended;
+    isRunning = false;
+  });
+}
 
 /**
  * `node --watch` sees only what is imported, and `--watch-path` only what exists already. What the

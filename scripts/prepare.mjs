@@ -4,13 +4,14 @@
  * where nothing changed.
  */
 import { spawn } from "node:child_process";
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { constants } from "node:os";
 import { basename, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 export const root = fileURLToPath(new URL("..", import.meta.url));
 export const tsc = join(root, "node_modules/typescript/bin/tsc");
+export const vite = join(root, "node_modules/vite/bin/vite.js");
 export const cli = join(root, "server/dist/cli.js");
 
 const oldestNode = [20, 19];
@@ -145,8 +146,30 @@ export function npm(args) {
 
 async function build() {
   if (!existsSync(cli)) say("Building …");
-  for (const command of [[tsc, "-b", "server", "client"], [join(root, "client/build.mjs")]]) {
+  for (const command of [
+    [tsc, "-b", "server", "client", "console"],
+    [join(root, "client/build.mjs")],
+    ...(isConsoleBuilt() ? [] : [[vite, "build", "console", "--logLevel", "warn"]]),
+  ]) {
     const code = await run(process.execPath, command);
     if (code !== 0) throw new Stop("The build failed; the messages above say where.");
   }
+}
+
+/** Whether nothing that the console is built from is younger than what was built. */
+function isConsoleBuilt() {
+  const built = join(root, "console/dist/index.html");
+  if (!existsSync(built)) return false;
+  const { mtimeMs } = statSync(built);
+  const sources = ["console/src", "protocol/src", "client/src"].flatMap((directory) =>
+    readdirSync(join(root, directory), { recursive: true }).map((name) =>
+      join(root, directory, name),
+    ),
+  );
+  return [
+    ...sources,
+    ...["console/index.html", "console/vite.config.ts", "package-lock.json"].map((name) =>
+      join(root, name),
+    ),
+  ].every((file) => statSync(file).mtimeMs <= mtimeMs);
 }

@@ -1,7 +1,17 @@
+import type { TokenSource } from "pandapush-client";
 import { afterAll, afterEach, beforeAll, describe, expect, expectTypeOf, test } from "vitest";
 import { freshChannel, publish } from "../../e2e/deployment.js";
 import { Inbox } from "../../e2e/waiting.js";
-import { closeClients, failure, newClient, runNode, tap, tokenFor, transports } from "./clients.js";
+import {
+  closeClients,
+  expiredTokenFor,
+  failure,
+  newClient,
+  runNode,
+  tap,
+  tokenFor,
+  transports,
+} from "./clients.js";
 import { type Server, startServer } from "./server.js";
 
 interface Statistics {
@@ -174,6 +184,34 @@ describe.each(transports)("a subscription over %s", (transport) => {
         throw new Error("logged out");
       }),
     ).toBe("There is no token: logged out");
+  });
+
+  test("says by `reason` what a program can do about its refusal", async () => {
+    const channel = freshChannel(server, "private");
+    const client = connect();
+    const reasonOf = async (token: TokenSource) =>
+      (await failure(client.subscribeTo(channel, token))).reason;
+    expect(await reasonOf(null)).toBe("unauthenticated");
+    expect(await reasonOf(expiredTokenFor(server, channel))).toBe("unauthenticated");
+    expect(await reasonOf(tokenFor(server, freshChannel(server, "private")))).toBe("forbidden");
+    expect(await reasonOf(() => Promise.reject(new Error("HTTP 403")))).toBe("no-token");
+    expect((await failure(client.subscribe("/a b"))).reason).toBe("refused");
+    const cancelled = client.subscribe(freshChannel(server, "public"));
+    cancelled.cancel();
+    expect((await failure(cancelled)).reason).toBe("cancelled");
+    await client.disconnect();
+    expect(await reasonOf(null)).toBe("disconnected");
+  });
+
+  test("tells its events to `once` a single time", async () => {
+    const client = connect();
+    const subscription = client.subscribe(freshChannel(server, "private"));
+    const calls: string[] = [];
+    subscription.once("refused", ({ message }) => calls.push(message));
+    subscription.once("cancelled", () => calls.push("cancelled"));
+    await failure(subscription);
+    subscription.cancel();
+    expect(calls).toEqual(["No auth supplied", "cancelled"]);
   });
 
   test("that was refused can be made again, and then hears once", async () => {

@@ -1,7 +1,13 @@
 import { accessSync, constants } from "node:fs";
 import { createRequire } from "node:module";
 import path from "node:path";
-import { type Browser, chromium, type Page } from "playwright-core";
+import {
+  type Browser,
+  type BrowserContext,
+  type BrowserContextOptions,
+  chromium,
+  type Page,
+} from "playwright-core";
 import { cometdAgent, fayeAgent, pandapushAgent } from "./agents.js";
 import { type ClientKind, type Command, type Link, type Report, StockClient } from "./client.js";
 import { PageServer } from "./page-server.js";
@@ -66,6 +72,11 @@ export class Chromium {
     }
     await page.goto(origin === "same" ? `${url}/health_check.json` : this.#site.url);
     return page;
+  }
+
+  /** A browser window of its own, with its own cookies. */
+  window(options: BrowserContextOptions = {}): Promise<BrowserContext> {
+    return this.#browser.newContext(options);
   }
 
   async close(): Promise<void> {

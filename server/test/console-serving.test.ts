@@ -231,7 +231,7 @@ test("assets are kept for ever by the browser of whoever is logged in", async ()
     ...safety,
     "content-type": "text/javascript; charset=utf-8",
     "cache-control": "private, max-age=31536000, immutable",
-    vary: "accept-encoding",
+    vary: "Accept-Encoding",
   });
   expect(plain.headers).not.toHaveProperty("content-encoding");
   const zipped = await get(base, "/admin/assets/index-abc.js", {

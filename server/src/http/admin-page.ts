@@ -2,7 +2,7 @@
 import { readFileSync } from "node:fs";
 import type { FastifyInstance, FastifyReply } from "fastify";
 import { Refusal } from "../errors.js";
-import { routeFile } from "./static-file.js";
+import { routeFile, staticFile } from "./static-file.js";
 
 const directory = new URL("../../public/", import.meta.url);
 const template = readFileSync(new URL("sign-in.html", directory), "utf8");
@@ -40,11 +40,13 @@ export function routePageFiles(app: FastifyInstance): void {
     { name: "sign-in.js", type: "text/javascript; charset=utf-8" },
   ];
   for (const { name, type } of files) {
-    routeFile(app, `/admin/${name}`, readFileSync(new URL(name, directory)), {
+    const headers = {
       ...safetyHeaders,
       "content-type": type,
       "cache-control": "public, max-age=0",
-    });
+    };
+    const content = readFileSync(new URL(name, directory));
+    routeFile(app, `/admin/${name}`, staticFile(content, headers));
   }
 }
 

@@ -17,7 +17,7 @@ import {
   safetyHeaders,
   sendPage,
 } from "./admin-page.js";
-import { sendUnlessKnown } from "./static-file.js";
+import { type StaticFile, sendFile, staticFile } from "./static-file.js";
 
 export interface ConsoleParts {
   /** Absent: nobody can log in. */
@@ -55,7 +55,6 @@ const types: ReadonlyMap<string, string> = new Map([
   [".webp", "image/webp"],
   [".woff2", "font/woff2"],
 ]);
-const compressible = new Set([".css", ".html", ".js", ".json", ".map", ".svg"]);
 
 export function routeConsole(app: FastifyInstance, parts: ConsoleParts): void {
   app.register(async (scope) => {
@@ -100,12 +99,7 @@ function routeBuild(app: FastifyInstance, parts: ConsoleParts): void {
   const index = serve(async (request, reply) => {
     const file = await build.index();
     if (file === undefined) return sendPage(reply, 503, notBuiltPage);
-    reply.headers({
-      "content-security-policy": consolePolicy,
-      "content-type": file.type,
-      "cache-control": "private, no-cache",
-    });
-    return sendUnlessKnown(request, reply, file.content);
+    return sendFile(request, reply, file);
   });
   app.get("/admin", index);
   app.get("/admin/*", index);
@@ -115,40 +109,31 @@ function routeBuild(app: FastifyInstance, parts: ConsoleParts): void {
       const { name } = request.params as { name: string };
       const file = await build.asset(name);
       if (file === undefined) throw new Refusal("noSuchResource");
-      const isZipped = file.zipped !== undefined && takesGzip(request.headers["accept-encoding"]);
-      return reply
-        .headers({
-          "content-type": file.type,
-          // Its name changes with its content.
-          "cache-control": "private, max-age=31536000, immutable",
-          vary: "accept-encoding",
-          ...(isZipped ? { "content-encoding": "gzip" } : {}),
-        })
-        .send(isZipped ? file.zipped : file.content);
+      return sendFile(request, reply, file);
     }),
   );
 }
 
-interface BuiltFile {
-  readonly type: string;
-  readonly content: Buffer;
-  /** Absent where it would not be smaller. */
-  readonly zipped?: Buffer;
-}
-
 /** What `npm run build` left for browsers. It may come, and change, while the server is up. */
 class ConsoleBuild {
-  private readonly assets = new Map<string, Promise<BuiltFile | undefined>>();
+  private readonly assets = new Map<string, Promise<StaticFile | undefined>>();
 
   constructor(private readonly directory: string) {}
 
-  async index(): Promise<BuiltFile | undefined> {
+  async index(): Promise<StaticFile | undefined> {
     const content = await readIfThere(join(this.directory, "index.html"));
-    return content && { type: typeOf(".html"), content };
+    return (
+      content &&
+      staticFile(content, {
+        "content-type": typeOf(".html"),
+        "content-security-policy": consolePolicy,
+        "cache-control": "private, no-cache",
+      })
+    );
   }
 
   /** Each is read and compressed once: there are as many as the build has. */
-  asset(name: string): Promise<BuiltFile | undefined> {
+  asset(name: string): Promise<StaticFile | undefined> {
     if (!/^[\w-][\w.-]{0,254}$/.test(name)) return Promise.resolve(undefined);
     const known = this.assets.get(name);
     if (known !== undefined) return known;
@@ -159,14 +144,15 @@ class ConsoleBuild {
     return reading;
   }
 
-  private async readAsset(name: string): Promise<BuiltFile | undefined> {
+  private async readAsset(name: string): Promise<StaticFile | undefined> {
     const content = await readIfThere(join(this.directory, "assets", name));
     if (content === undefined) return undefined;
-    const extension = extname(name);
-    const type = typeOf(extension);
-    if (!compressible.has(extension)) return { type, content };
-    const zipped = await promisify(gzip)(content);
-    return { type, content, ...(zipped.length < content.length ? { zipped } : {}) };
+    const headers = {
+      "content-type": typeOf(extname(name)),
+      // Its name changes with its content.
+      "cache-control": "private, max-age=31536000, immutable",
+    };
+    return staticFile(content, headers, await promisify(gzip)(content));
   }
 }
 
@@ -187,8 +173,4 @@ async function readIfThere(path: string): Promise<Buffer | undefined> {
     if (code === "ENOENT" || code === "ENOTDIR" || code === "EISDIR") return undefined;
     throw error;
   }
-}
-
-function takesGzip(header: string | string[] | undefined): boolean {
-  return /\bgzip\b(?!\s*;\s*q=0(?:\.0*)?(?:\s|,|$))/i.test(String(header ?? ""));
 }

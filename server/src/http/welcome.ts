@@ -1,6 +1,6 @@
 import { readFileSync } from "node:fs";
 import type { FastifyInstance } from "fastify";
-import { routeFile } from "./static-file.js";
+import { routeFile, staticFile } from "./static-file.js";
 
 const directory = new URL("../../public/", import.meta.url);
 
@@ -27,12 +27,13 @@ const contentSecurityPolicy = [
 /** `/`: a page that listens to the public channel in `?channel=` and shows how to publish to it. */
 export function routeWelcome(app: FastifyInstance): void {
   for (const { url, name, type } of files) {
-    routeFile(app, url, readFileSync(new URL(name, directory)), {
+    const headers = {
       "content-type": type,
       "content-security-policy": contentSecurityPolicy,
       "x-content-type-options": "nosniff",
       "referrer-policy": "no-referrer",
       "cache-control": "public, max-age=0",
-    });
+    };
+    routeFile(app, url, staticFile(readFileSync(new URL(name, directory)), headers));
   }
 }

@@ -1,0 +1,182 @@
+/** What the live console hears: subscriptions, and the messages that came by them. */
+import type { PresenceRoom, Subscription } from "pandapush-client";
+import type { Feed } from "./feed.js";
+
+/** Older messages are dropped. */
+const maxMessages = 500;
+
+export interface Heard {
+  readonly number: number;
+  /** In ms since 1970. */
+  readonly at: number;
+  readonly channel: string;
+  /** For people: pretty JSON, or a remark of the console. */
+  readonly text: string;
+  /** In bytes of JSON; absent: a remark. */
+  readonly size?: number;
+}
+
+export interface Ear {
+  readonly channel: string;
+  readonly state: "pending" | "subscribed" | "refused";
+  readonly problem?: string;
+}
+
+export interface ListeningState {
+  readonly ears: readonly Ear[];
+  /** Newest first. */
+  readonly messages: readonly Heard[];
+  readonly members: Readonly<Record<string, readonly Member[]>>;
+  readonly isPaused: boolean;
+  /** Came since the pause began. */
+  readonly waiting: number;
+}
+
+export interface Member {
+  readonly id: string;
+  readonly [claim: string]: unknown;
+}
+
+interface Open {
+  readonly subscription: Subscription<unknown>;
+  readonly room: PresenceRoom<Member> | undefined;
+  readonly presenceId: string | undefined;
+}
+
+const encoder = new TextEncoder();
+
+/** One page's listening. */
+export class Listening {
+  private state: ListeningState = {
+    ears: [],
+    messages: [],
+    members: {},
+    isPaused: false,
+    waiting: 0,
+  };
+  private held: Heard[] = [];
+  private readonly open = new Map<string, Open>();
+  private readonly listeners = new Set<() => void>();
+  private count = 0;
+
+  constructor(private readonly feed: Feed) {}
+
+  readonly subscribe = (listener: () => void): (() => void) => {
+    this.listeners.add(listener);
+    return () => this.listeners.delete(listener);
+  };
+
+  readonly snapshot = (): ListeningState => this.state;
+
+  /**
+   * Listens to these channels and patterns and no others.
+   * @param presenceId who one is on presence channels
+   */
+  listenTo(channels: readonly string[], presenceId: string): void {
+    for (const [channel, { presenceId: old }] of this.open) {
+      const isSame = old === undefined || old === presenceId;
+      if (!channels.includes(channel) || !isSame) this.close(channel);
+    }
+    for (const channel of channels) {
+      if (!this.open.has(channel)) this.hear(channel, presenceId);
+    }
+  }
+
+  pause(isPaused: boolean): void {
+    const messages = isPaused ? this.state.messages : this.newest(this.held, this.state.messages);
+    this.held = [];
+    this.change({ isPaused, messages, waiting: 0 });
+  }
+
+  clear(): void {
+    this.held = [];
+    this.change({ messages: [], waiting: 0 });
+  }
+
+  end(): void {
+    for (const channel of [...this.open.keys()]) this.close(channel);
+  }
+
+  private hear(channel: string, presenceId: string): void {
+    const isRoom = isPresenceRoom(channel);
+    const presence = isRoom ? { id: presenceId } : undefined;
+    const token = () => this.feed.token(channel, { sub: true, ...(presence && { presence }) });
+    const { client } = this.feed;
+    const subscription = client.subscribeTo<unknown>(channel, token);
+    subscription.withChannel((name, data) => this.add(name, data));
+    subscription
+      .on("subscribed", () => this.mark({ channel, state: "subscribed" }))
+      .on("resubscribed", () => {
+        this.mark({ channel, state: "subscribed" });
+        this.remark(channel, "subscribed again");
+      })
+      .on("gap", () =>
+        this.remark(channel, "the connection was lost; messages may be missing here"),
+      )
+      .on("refused", (error) => {
+        const problem = [error.message, error.detail].filter(Boolean).join(". ");
+        this.mark({ channel, state: "refused", problem });
+        this.remark(channel, `refused: ${problem}`);
+      });
+    // Told by the event, but for a token that the server would not sign.
+    subscription.catch((error: Error) =>
+      this.mark({ channel, state: "refused", problem: error.message }),
+    );
+    const room = isRoom ? client.presence<Member>(channel, token) : undefined;
+    if (room !== undefined) {
+      const show = (): void =>
+        this.change({
+          members: { ...this.state.members, [channel]: [...room.members.values()] },
+        });
+      room.on("sync", show).on("join", show).on("leave", show);
+    }
+    this.open.set(channel, { subscription, room, presenceId: isRoom ? presenceId : undefined });
+    this.change({ ears: [...this.state.ears, { channel, state: "pending" }] });
+  }
+
+  private close(channel: string): void {
+    const each = this.open.get(channel);
+    each?.subscription.cancel();
+    each?.room?.cancel();
+    this.open.delete(channel);
+    const { [channel]: _, ...members } = this.state.members;
+    this.change({ ears: this.state.ears.filter((ear) => ear.channel !== channel), members });
+  }
+
+  private mark(ear: Ear): void {
+    this.change({ ears: this.state.ears.map((old) => (old.channel === ear.channel ? ear : old)) });
+  }
+
+  private add(channel: string, data: unknown): void {
+    const size = encoder.encode(JSON.stringify(data)).length;
+    this.append({ channel, text: JSON.stringify(data, null, 2), size });
+  }
+
+  private remark(channel: string, text: string): void {
+    this.append({ channel, text });
+  }
+
+  private append(heard: Omit<Heard, "number" | "at">): void {
+    const message = { ...heard, number: ++this.count, at: Date.now() };
+    if (this.state.isPaused) {
+      this.held = this.newest([message], this.held);
+      this.change({ waiting: this.state.waiting + 1 });
+    } else {
+      this.change({ messages: this.newest([message], this.state.messages) });
+    }
+  }
+
+  private newest(first: readonly Heard[], then: readonly Heard[]): Heard[] {
+    return [...first, ...then].slice(0, maxMessages);
+  }
+
+  private change(change: Partial<ListeningState>): void {
+    this.state = { ...this.state, ...change };
+    for (const listener of this.listeners) listener();
+  }
+}
+
+/** One joins it, under a presence id; a pattern of rooms one only hears. */
+export function isPresenceRoom(channel: string): boolean {
+  return /^\/[^/]+\/presence\//.test(channel) && !channel.endsWith("*");
+}

@@ -1,0 +1,84 @@
+/** What the console does, as code to paste. Secrets stand there by name only. */
+
+export interface PublishExample {
+  readonly origin: string;
+  readonly channel: string;
+  /** JSON text. */
+  readonly data: string;
+  /** As `id:secret`; absent: to be filled in. */
+  readonly key?: { readonly id: string; readonly secret: string } | undefined;
+}
+
+export function curl({ origin, channel, data, key }: PublishExample): string {
+  const user = key === undefined ? "KEY_ID:KEY_SECRET" : `${key.id}:${key.secret}`;
+  return [
+    `curl ${origin}/channel${channel} \\`,
+    `  -u ${user} \\`,
+    '  -H "Content-Type: application/json" \\',
+    `  -d ${quoteForShell(compact(data))}`,
+  ].join("\n");
+}
+
+export function ruby({ origin, channel, data }: PublishExample): string {
+  return `require "httparty"
+
+HTTParty.post(
+  "${origin}/channel${channel}",
+  basic_auth: { username: ENV["PANDAPUSH_KEY_ID"], password: ENV["PANDAPUSH_KEY_SECRET"] },
+  headers: { "Content-Type" => "application/json" },
+  body: ${quoteForRuby(compact(data))}
+)`;
+}
+
+export function javascript({ origin, channel, data }: PublishExample): string {
+  return `const key = \`\${process.env.PANDAPUSH_KEY_ID}:\${process.env.PANDAPUSH_KEY_SECRET}\`;
+
+const response = await fetch("${origin}/channel${channel}", {
+  method: "POST",
+  headers: {
+    Authorization: \`Basic \${Buffer.from(key).toString("base64")}\`,
+    "Content-Type": "application/json",
+  },
+  body: JSON.stringify(${pretty(data)}),
+});
+if (!response.ok) throw new Error(await response.text());`;
+}
+
+/** Needs a token wherever the channel is not public. */
+export function page({ origin, channel }: { origin: string; channel: string }): string {
+  const isPublic = /^\/[^/]+\/public\//.test(channel);
+  const call = isPublic
+    ? `client.subscribe("${channel}", (message) => console.log(message));`
+    : `// TOKEN: signed by your server for the signed-in user
+client.subscribeTo("${channel}", TOKEN, (message) => console.log(message));`;
+  return `<script src="${origin}/client.js"></script>
+<script>
+  const client = new Pandapush.Client("${origin}/push");
+  ${call.replaceAll("\n", "\n  ")}
+</script>`;
+}
+
+/** Without line breaks where it is JSON; else as it is. */
+function compact(data: string): string {
+  return reformat(data, 0);
+}
+
+function pretty(data: string): string {
+  return reformat(data, 2).replaceAll("\n", "\n  ");
+}
+
+function reformat(data: string, indent: number): string {
+  try {
+    return JSON.stringify(JSON.parse(data), null, indent);
+  } catch {
+    return data;
+  }
+}
+
+function quoteForShell(text: string): string {
+  return `'${text.replaceAll("'", "'\\''")}'`;
+}
+
+function quoteForRuby(text: string): string {
+  return `'${text.replaceAll("\\", "\\\\").replaceAll("'", "\\'")}'`;
+}

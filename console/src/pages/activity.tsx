@@ -1,0 +1,116 @@
+import { Anchor, Skeleton, Table, Text } from "@mantine/core";
+import { Link, useParams } from "react-router";
+import type { AuditEntry } from "../api.js";
+import { useAudit } from "../queries.js";
+import { Empty } from "../ui/empty.js";
+import { Heading } from "../ui/heading.js";
+import { Pages, useListPlace } from "../ui/paging.js";
+import { Problem } from "../ui/problem.js";
+import { When } from "../ui/time.js";
+import { Wide } from "../ui/wide.js";
+
+/** What is written in the audit table, as people say it. */
+const deeds: Readonly<Record<string, string>> = {
+  "application.create": "created the application",
+  "application.update": "changed the application",
+  "application.delete": "deleted the application",
+  "key.create": "created a key",
+  "key.delete": "deleted a key",
+  "key.revoke": "revoked a key",
+  "key.rotate": "gave a key a new secret",
+  "admin.reset-password": "reset the admin’s password",
+  "connection.disconnect": "disconnected a client",
+  "user.disconnect": "disconnected a presence user",
+};
+
+/** Who changed what: of one application below `/apps/:id`, else of all that one administers. */
+export function Activity() {
+  const { id } = useParams();
+  const { page, window, set } = useListPlace();
+  const { limit, offset } = window;
+  const { data, error, refetch } = useAudit(id, { limit, offset });
+  return (
+    <>
+      <Heading
+        title="Activity"
+        about={
+          id === undefined
+            ? "Who changed what, in all applications that you administer."
+            : "Who changed what in this application."
+        }
+      />
+      {error !== null && <Problem error={error} onRetry={() => refetch()} />}
+      {data === undefined && error === null && <Skeleton height={180} />}
+      {data?.total === 0 && (
+        <Empty title="Nothing has been changed yet">
+          Every change to an application, its people and its keys is written down here, with its
+          author and time.
+        </Empty>
+      )}
+      {data !== undefined && data.total > 0 && (
+        <>
+          <Wide label="Changes" minWidth={560}>
+            <Table verticalSpacing="sm">
+              <Table.Thead>
+                <Table.Tr>
+                  <Table.Th>When</Table.Th>
+                  <Table.Th>Who</Table.Th>
+                  <Table.Th>What</Table.Th>
+                  {id === undefined && <Table.Th>Application</Table.Th>}
+                  <Table.Th>Details</Table.Th>
+                </Table.Tr>
+              </Table.Thead>
+              <Table.Tbody>
+                {data.items.map((entry) => (
+                  <Table.Tr key={entry.id}>
+                    <Table.Td>
+                      <When at={entry.at} none="–" />
+                    </Table.Td>
+                    <Table.Td>{entry.user ?? "–"}</Table.Td>
+                    <Table.Td>{deeds[entry.action] ?? entry.action}</Table.Td>
+                    {id === undefined && (
+                      <Table.Td>
+                        {entry.application_id === null ? (
+                          "–"
+                        ) : (
+                          <Anchor
+                            component={Link}
+                            to={`/apps/${entry.application_id}`}
+                            className="code"
+                          >
+                            {entry.application_id}
+                          </Anchor>
+                        )}
+                      </Table.Td>
+                    )}
+                    <Table.Td>
+                      <Details details={entry.details} />
+                    </Table.Td>
+                  </Table.Tr>
+                ))}
+              </Table.Tbody>
+            </Table>
+          </Wide>
+          <Pages total={data.total} page={page} onChange={(next) => set({ page: String(next) })}>
+            {data.total === 1 ? "1 change" : `${data.total} changes`}
+          </Pages>
+        </>
+      )}
+    </>
+  );
+}
+
+function Details({ details }: Pick<AuditEntry, "details">) {
+  const entries = Object.entries(details).filter(([, value]) => value !== null);
+  if (entries.length === 0) return <Text c="dimmed">–</Text>;
+  return (
+    <Text size="sm" style={{ overflowWrap: "anywhere" }}>
+      {entries.map(([name, value]) => `${name}: ${show(value)}`).join(" · ")}
+    </Text>
+  );
+}
+
+function show(value: unknown): string {
+  if (Array.isArray(value)) return value.length === 0 ? "none" : value.join(", ");
+  return typeof value === "string" ? value : JSON.stringify(value);
+}

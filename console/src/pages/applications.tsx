@@ -1,0 +1,167 @@
+import {
+  Anchor,
+  Button,
+  Group,
+  Modal,
+  Skeleton,
+  Stack,
+  Table,
+  Text,
+  TextInput,
+} from "@mantine/core";
+import { useDisclosure } from "@mantine/hooks";
+import { IconPlus } from "@tabler/icons-react";
+import { type FormEvent, useState } from "react";
+import { Link, useNavigate } from "react-router";
+import { ApiError } from "../api.js";
+import { useApplications, useCreateApplication } from "../queries.js";
+import { Copy } from "../ui/copy.js";
+import { Empty } from "../ui/empty.js";
+import { Heading } from "../ui/heading.js";
+import { Pages, useListPlace } from "../ui/paging.js";
+import { Problem } from "../ui/problem.js";
+import { Search } from "../ui/search.js";
+import { When } from "../ui/time.js";
+import { Wide } from "../ui/wide.js";
+
+/** `/admin`: the applications that the user administers. */
+export function Applications() {
+  const { search, page, window, set } = useListPlace();
+  const { data, error, refetch } = useApplications(window);
+  const [isOpen, { open, close }] = useDisclosure();
+  const isNew = search === "" && data?.total === 0;
+
+  return (
+    <>
+      <Heading title="Applications" about="Each has its own channels, keys and people.">
+        <Button leftSection={<IconPlus size={16} aria-hidden />} onClick={open}>
+          New application
+        </Button>
+      </Heading>
+      {isOpen && <NewApplication onClose={close} />}
+      {!isNew && (
+        <Search
+          label="Search applications"
+          placeholder="Search by name or id"
+          value={search}
+          onChange={(next) => set({ search: next, page: "" })}
+        />
+      )}
+      {error !== null && <Problem error={error} onRetry={() => refetch()} />}
+      {data === undefined && error === null && <Skeleton height={180} />}
+      {isNew && (
+        <Empty title="Create your first application">
+          <Text c="dimmed">
+            An application is a room of its own on this server: its channels begin with its id, its
+            keys open no other, and nothing of it is heard elsewhere. Most people make one for each
+            product and environment.
+          </Text>
+          <Button mt="sm" onClick={open}>
+            New application
+          </Button>
+        </Empty>
+      )}
+      {data !== undefined && !isNew && (
+        <>
+          {data.items.length === 0 ? (
+            <Empty title="Nothing found">
+              <Text c="dimmed">
+                No application of yours has “{search}” in its name or id.{" "}
+                <Anchor component="button" type="button" onClick={() => set({ search: "" })}>
+                  Show all
+                </Anchor>
+              </Text>
+            </Empty>
+          ) : (
+            <Wide label="Applications" minWidth={560}>
+              <Table verticalSpacing="sm" highlightOnHover>
+                <Table.Thead>
+                  <Table.Tr>
+                    <Table.Th>Name</Table.Th>
+                    <Table.Th>Id</Table.Th>
+                    <Table.Th>Created by</Table.Th>
+                    <Table.Th>Created</Table.Th>
+                  </Table.Tr>
+                </Table.Thead>
+                <Table.Tbody>
+                  {data.items.map(({ id, name, created_by, created_at }) => (
+                    <Table.Tr key={id}>
+                      <Table.Td>
+                        <Anchor component={Link} to={`/apps/${id}`} fw={600}>
+                          {name ?? "(no name)"}
+                        </Anchor>
+                      </Table.Td>
+                      <Table.Td>
+                        <Group gap={4} wrap="nowrap">
+                          <span className="code">{id}</span>
+                          <Copy text={id} what={`the id of ${name ?? id}`} />
+                        </Group>
+                      </Table.Td>
+                      <Table.Td>{created_by ?? "–"}</Table.Td>
+                      <Table.Td>
+                        <When at={created_at} none="–" />
+                      </Table.Td>
+                    </Table.Tr>
+                  ))}
+                </Table.Tbody>
+              </Table>
+            </Wide>
+          )}
+          <Pages total={data.total} page={page} onChange={(next) => set({ page: String(next) })}>
+            {data.total === 1 ? "1 application" : `${data.total} applications`}
+          </Pages>
+        </>
+      )}
+    </>
+  );
+}
+
+function NewApplication({ onClose }: { onClose: () => void }) {
+  const [name, setName] = useState("");
+  const create = useCreateApplication();
+  const navigate = useNavigate();
+  const { error } = create;
+  const fault = error instanceof ApiError ? error.fields.name : undefined;
+
+  const submit = async (event: FormEvent): Promise<void> => {
+    event.preventDefault();
+    if (name.trim() === "") return;
+    const { id } = await create.mutateAsync(name.trim());
+    navigate(`/apps/${id}`);
+  };
+
+  return (
+    <Modal
+      opened
+      onClose={onClose}
+      title="New application"
+      centered
+      closeButtonProps={{ "aria-label": "Close" }}
+    >
+      <form onSubmit={(event) => void submit(event).catch(() => undefined)}>
+        <Stack>
+          <TextInput
+            label="Name"
+            description="For people; you can change it later."
+            placeholder="Campus chat, production"
+            value={name}
+            onChange={(event) => setName(event.currentTarget.value)}
+            error={fault}
+            required
+            maxLength={255}
+            data-autofocus
+          />
+          {error !== null && fault === undefined && <Problem error={error} />}
+          <Group justify="flex-end">
+            <Button variant="default" onClick={onClose}>
+              Cancel
+            </Button>
+            <Button type="submit" loading={create.isPending} disabled={name.trim() === ""}>
+              Create
+            </Button>
+          </Group>
+        </Stack>
+      </form>
+    </Modal>
+  );
+}

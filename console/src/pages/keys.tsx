@@ -1,0 +1,410 @@
+import {
+  ActionIcon,
+  Badge,
+  Button,
+  Group,
+  Menu,
+  Modal,
+  Select,
+  Stack,
+  Table,
+  Text,
+  TextInput,
+} from "@mantine/core";
+import { DateTimePicker } from "@mantine/dates";
+import { notifications } from "@mantine/notifications";
+import { IconDots, IconPlus } from "@tabler/icons-react";
+import dayjs from "dayjs";
+import { type FormEvent, type ReactNode, useState } from "react";
+import { ApiError, type CreatedKey, type Key, type RotatedKey } from "../api.js";
+import { useCreateKey, useDeleteKey, useRevokeKey, useRotateKey } from "../queries.js";
+import { Confirm } from "../ui/confirm.js";
+import { Copy } from "../ui/copy.js";
+import { Empty } from "../ui/empty.js";
+import { Heading } from "../ui/heading.js";
+import { Problem } from "../ui/problem.js";
+import { Secret } from "../ui/secret.js";
+import { When } from "../ui/time.js";
+import { Wide } from "../ui/wide.js";
+import { useThisApplication } from "./application.js";
+
+/** What is done, and to which key. */
+type Deed =
+  | { readonly name: "create" }
+  | { readonly name: "rotate" | "revoke" | "delete"; readonly key: Key }
+  | { readonly name: "show"; readonly key: CreatedKey | RotatedKey; readonly note: ReactNode };
+
+export function Keys() {
+  const { app } = useThisApplication();
+  const [deed, setDeed] = useState<Deed>();
+  const done = (): void => setDeed(undefined);
+  return (
+    <>
+      <Heading title="Keys" about="Back ends publish and sign tokens with them.">
+        <Button
+          leftSection={<IconPlus size={16} aria-hidden />}
+          onClick={() => setDeed({ name: "create" })}
+        >
+          New key
+        </Button>
+      </Heading>
+      {app.keys.length === 0 ? (
+        <Empty title="No key yet">
+          <Text c="dimmed">
+            A key lets a back end publish to this application, and sign the tokens with which
+            browsers listen to private channels. Its secret stays on your servers. Give each of them
+            a key of its own: then one can be revoked without the others.
+          </Text>
+          <Button mt="sm" onClick={() => setDeed({ name: "create" })}>
+            Create a key
+          </Button>
+        </Empty>
+      ) : (
+        <KeyTable keys={app.keys} onChoose={setDeed} />
+      )}
+      {deed?.name === "create" && (
+        <NewKey
+          appId={app.id}
+          onClose={done}
+          onCreated={(key) =>
+            setDeed({ name: "show", key, note: "It works from this moment on, on every node." })
+          }
+        />
+      )}
+      {deed?.name === "rotate" && (
+        <Rotation
+          appId={app.id}
+          of={deed.key}
+          onClose={done}
+          onRotated={(key, note) => setDeed({ name: "show", key, note })}
+        />
+      )}
+      {deed?.name === "show" && (
+        <Secret keyId={deed.key.id} secret={deed.key.secret} note={deed.note} onClose={done} />
+      )}
+      {deed?.name === "revoke" && <Revocation appId={app.id} of={deed.key} onClose={done} />}
+      {deed?.name === "delete" && <Deletion appId={app.id} of={deed.key} onClose={done} />}
+    </>
+  );
+}
+
+function KeyTable({ keys, onChoose }: { keys: readonly Key[]; onChoose: (deed: Deed) => void }) {
+  return (
+    <Wide label="Keys" minWidth={860}>
+      <Table verticalSpacing="sm" highlightOnHover>
+        <Table.Thead>
+          <Table.Tr>
+            <Table.Th>Purpose</Table.Th>
+            <Table.Th>Status</Table.Th>
+            <Table.Th>Key id</Table.Th>
+            <Table.Th>Expires</Table.Th>
+            <Table.Th>Created</Table.Th>
+            <Table.Th>Last used</Table.Th>
+            <Table.Th ta="right">Uses</Table.Th>
+            <Table.Th>
+              <span className="hidden">Actions</span>
+            </Table.Th>
+          </Table.Tr>
+        </Table.Thead>
+        <Table.Tbody>
+          {keys.map((key) => (
+            <Table.Tr key={key.id}>
+              <Table.Td fw={600}>{key.purpose || "(none given)"}</Table.Td>
+              <Table.Td>
+                <Status of={key} />
+              </Table.Td>
+              <Table.Td>
+                <Group gap={4} wrap="nowrap">
+                  <span className="code">{key.id}</span>
+                  <Copy text={key.id} what={`the id of ${key.purpose || key.id}`} />
+                </Group>
+              </Table.Td>
+              <Table.Td>
+                <When at={key.expires} />
+              </Table.Td>
+              <Table.Td>
+                <When at={key.created_at} none="–" />
+                <Text size="xs" c="dimmed">
+                  by {key.created_by ?? "–"}
+                </Text>
+              </Table.Td>
+              <Table.Td>
+                <When at={key.last_used} />
+              </Table.Td>
+              <Table.Td ta="right">{key.use_count.toLocaleString("en")}</Table.Td>
+              <Table.Td ta="right">
+                <Menu position="bottom-end">
+                  <Menu.Target>
+                    <ActionIcon
+                      variant="subtle"
+                      color="gray"
+                      aria-label={`Actions for ${key.purpose || key.id}`}
+                    >
+                      <IconDots size={18} aria-hidden />
+                    </ActionIcon>
+                  </Menu.Target>
+                  <Menu.Dropdown>
+                    <Menu.Item
+                      disabled={key.status === "revoked"}
+                      onClick={() => onChoose({ name: "rotate", key })}
+                    >
+                      New secret (rotate) …
+                    </Menu.Item>
+                    <Menu.Item
+                      disabled={key.status === "revoked"}
+                      onClick={() => onChoose({ name: "revoke", key })}
+                    >
+                      Revoke …
+                    </Menu.Item>
+                    <Menu.Item onClick={() => onChoose({ name: "delete", key })}>
+                      Delete …
+                    </Menu.Item>
+                  </Menu.Dropdown>
+                </Menu>
+              </Table.Td>
+            </Table.Tr>
+          ))}
+        </Table.Tbody>
+      </Table>
+    </Wide>
+  );
+}
+
+const statuses: Record<Key["status"], { color: string; label: string }> = {
+  active: { color: "bamboo", label: "Active" },
+  expiring: { color: "yellow", label: "Expiring soon" },
+  expired: { color: "gray", label: "Expired" },
+  revoked: { color: "red", label: "Revoked" },
+};
+
+function Status({ of }: { of: Key }) {
+  const { color, label } = statuses[of.status];
+  return (
+    <Stack gap={2} align="flex-start">
+      <Badge variant="dot" color={color} tt="none">
+        {label}
+      </Badge>
+      {of.revoked_at !== null && (
+        <Text size="xs" c="dimmed">
+          by {of.revoked_by ?? "–"}, <When at={of.revoked_at} />
+        </Text>
+      )}
+      {of.previous_secret_until !== null && (
+        <Text size="xs" c="dimmed">
+          old secret ends <When at={of.previous_secret_until} />
+        </Text>
+      )}
+    </Stack>
+  );
+}
+
+const lifetimes = [
+  { value: "month", label: "30 days" },
+  { value: "quarter", label: "90 days" },
+  { value: "year", label: "1 year" },
+  { value: "decade", label: "10 years" },
+  { value: "never", label: "Never" },
+  { value: "custom", label: "At a time that I choose" },
+];
+
+function NewKey({
+  appId,
+  onClose,
+  onCreated,
+}: {
+  appId: string;
+  onClose: () => void;
+  onCreated: (key: CreatedKey) => void;
+}) {
+  const [purpose, setPurpose] = useState("");
+  const [lifetime, setLifetime] = useState("year");
+  const [chosenEnd, setChosenEnd] = useState<string | null>(null);
+  const create = useCreateKey(appId);
+  const { error } = create;
+  const fields = error instanceof ApiError ? error.fields : {};
+  const end = endOf(lifetime, chosenEnd);
+
+  const submit = async (event: FormEvent): Promise<void> => {
+    event.preventDefault();
+    const key = await create.mutateAsync({
+      purpose: purpose.trim() || null,
+      expires: end?.toISOString() ?? null,
+    });
+    onCreated(key);
+  };
+
+  return (
+    <Modal
+      opened
+      onClose={onClose}
+      title="New key"
+      centered
+      closeButtonProps={{ "aria-label": "Close" }}
+    >
+      <form onSubmit={(event) => void submit(event).catch(() => undefined)}>
+        <Stack>
+          <TextInput
+            label="Purpose"
+            description="Who will use it, so that you know later what you may revoke."
+            placeholder="Gradebook, production"
+            value={purpose}
+            onChange={(event) => setPurpose(event.currentTarget.value)}
+            error={fields.purpose}
+            maxLength={255}
+            data-autofocus
+          />
+          <Select
+            label="Expires after"
+            data={lifetimes}
+            value={lifetime}
+            onChange={(value) => setLifetime(value ?? "year")}
+            allowDeselect={false}
+            error={lifetime === "custom" ? undefined : fields.expires}
+          />
+          {lifetime === "custom" && (
+            <DateTimePicker
+              label="Expires at"
+              value={chosenEnd}
+              onChange={setChosenEnd}
+              minDate={dayjs().format("YYYY-MM-DD HH:mm:ss")}
+              valueFormat="D MMM YYYY HH:mm"
+              placeholder="Choose a day and time"
+              error={fields.expires}
+              required
+            />
+          )}
+          <Text size="sm" c="dimmed">
+            {end === undefined
+              ? "It works until it is revoked."
+              : `It works until ${dayjs(end).format("D MMMM YYYY, HH:mm")}, or until it is revoked.`}
+          </Text>
+          {error !== null && Object.keys(fields).length === 0 && <Problem error={error} />}
+          <Group justify="flex-end">
+            <Button variant="default" onClick={onClose}>
+              Cancel
+            </Button>
+            <Button
+              type="submit"
+              loading={create.isPending}
+              disabled={lifetime === "custom" && chosenEnd === null}
+            >
+              Create key
+            </Button>
+          </Group>
+        </Stack>
+      </form>
+    </Modal>
+  );
+}
+
+/** @returns undefined: it does not end by itself */
+function endOf(lifetime: string, chosen: string | null): Date | undefined {
+  switch (lifetime) {
+    case "month":
+      return dayjs().add(30, "day").toDate();
+    case "quarter":
+      return dayjs().add(90, "day").toDate();
+    case "year":
+      return dayjs().add(1, "year").toDate();
+    case "decade":
+      return dayjs().add(10, "year").toDate();
+    case "custom":
+      return chosen === null ? undefined : dayjs(chosen).toDate();
+    default:
+      return undefined;
+  }
+}
+
+const overlaps = [
+  { value: "0", label: "Not at all: it stops now" },
+  { value: "3600000", label: "1 hour" },
+  { value: "86400000", label: "1 day" },
+  { value: "604800000", label: "1 week" },
+  { value: "2592000000", label: "30 days" },
+];
+
+function Rotation({
+  appId,
+  of,
+  onClose,
+  onRotated,
+}: {
+  appId: string;
+  of: Key;
+  onClose: () => void;
+  onRotated: (key: RotatedKey, note: string) => void;
+}) {
+  const [overlap, setOverlap] = useState("86400000");
+  const rotate = useRotateKey(appId);
+  return (
+    <Confirm
+      title={`New secret for “${of.purpose || of.id}”`}
+      action="Make a new secret"
+      onClose={onClose}
+      onConfirm={async () => {
+        const key = await rotate.mutateAsync({ keyId: of.id, overlapMs: Number(overlap) });
+        const label = overlaps.find(({ value }) => value === overlap)?.label;
+        onRotated(
+          key,
+          overlap === "0"
+            ? "The old secret has stopped working."
+            : `The old secret works for ${label} more: change your servers until then.`,
+        );
+      }}
+    >
+      <Text size="sm">
+        The key keeps its id and gets a new secret. Tokens signed with the old one hold as long as
+        the old secret does.
+      </Text>
+      <Select
+        label="The old secret still works for"
+        data={overlaps}
+        value={overlap}
+        onChange={(value) => setOverlap(value ?? "86400000")}
+        allowDeselect={false}
+      />
+    </Confirm>
+  );
+}
+
+function Revocation({ appId, of, onClose }: { appId: string; of: Key; onClose: () => void }) {
+  const revoke = useRevokeKey(appId);
+  return (
+    <Confirm
+      title={`Revoke “${of.purpose || of.id}”?`}
+      action="Revoke"
+      onClose={onClose}
+      onConfirm={async () => {
+        await revoke.mutateAsync(of.id);
+        onClose();
+        notifications.show({ message: "The key is revoked." });
+      }}
+    >
+      <Text size="sm">
+        Within a second it and every token signed with it stop working, and the subscriptions that
+        it permitted end. It stays in the list, so that one can see what it was. There is no way
+        back.
+      </Text>
+    </Confirm>
+  );
+}
+
+function Deletion({ appId, of, onClose }: { appId: string; of: Key; onClose: () => void }) {
+  const remove = useDeleteKey(appId);
+  return (
+    <Confirm
+      title={`Delete “${of.purpose || of.id}”?`}
+      action="Delete"
+      onClose={onClose}
+      onConfirm={async () => {
+        await remove.mutateAsync(of.id);
+        onClose();
+        notifications.show({ message: "The key is deleted." });
+      }}
+    >
+      <Text size="sm">
+        It stops working within a second, as a revoked one does, and leaves the list, too.
+      </Text>
+    </Confirm>
+  );
+}

@@ -1,0 +1,170 @@
+import { Button, Group, Paper, Stack, TagsInput, Text, TextInput, Title } from "@mantine/core";
+import { useDisclosure } from "@mantine/hooks";
+import { notifications } from "@mantine/notifications";
+import { type FormEvent, useState } from "react";
+import { useNavigate } from "react-router";
+import { ApiError } from "../api.js";
+import { useDeleteApplication, useInfo, useUpdateApplication } from "../queries.js";
+import { Confirm } from "../ui/confirm.js";
+import { Copy } from "../ui/copy.js";
+import { Heading } from "../ui/heading.js";
+import { Problem } from "../ui/problem.js";
+import { useThisApplication } from "./application.js";
+
+export function Settings() {
+  const { app } = useThisApplication();
+  return (
+    <>
+      <Heading
+        title="Settings"
+        about={
+          <Group gap={4}>
+            <span>
+              The id <span className="code">{app.id}</span> begins every channel and never changes.
+            </span>
+            <Copy text={app.id} what="the id" />
+          </Group>
+        }
+      />
+      <Stack maw={640} gap="lg">
+        <Name />
+        <Admins />
+        <Deletion />
+      </Stack>
+    </>
+  );
+}
+
+function Name() {
+  const { app } = useThisApplication();
+  const [name, setName] = useState(app.name ?? "");
+  const update = useUpdateApplication(app.id);
+  const { error } = update;
+
+  const submit = async (event: FormEvent): Promise<void> => {
+    event.preventDefault();
+    await update.mutateAsync({ name: name.trim() });
+    notifications.show({ message: "The application has its new name." });
+  };
+
+  return (
+    <Paper withBorder p="lg">
+      <form onSubmit={(event) => void submit(event).catch(() => undefined)}>
+        <Title order={2} size="h4" mb="sm">
+          Name
+        </Title>
+        <TextInput
+          aria-label="Name"
+          value={name}
+          onChange={(event) => setName(event.currentTarget.value)}
+          maxLength={255}
+          required
+          error={error instanceof ApiError ? error.fields.name : undefined}
+        />
+        {error !== null && !(error instanceof ApiError && "name" in error.fields) && (
+          <Problem error={error} />
+        )}
+        <Button
+          type="submit"
+          mt="sm"
+          loading={update.isPending}
+          disabled={name.trim() === "" || name.trim() === app.name}
+        >
+          Rename
+        </Button>
+      </form>
+    </Paper>
+  );
+}
+
+function Admins() {
+  const { app } = useThisApplication();
+  const { data: info } = useInfo();
+  const [admins, setAdmins] = useState<string[]>([...app.admins]);
+  const update = useUpdateApplication(app.id);
+  const { error } = update;
+  const isSame = [...admins].sort().join("\n") === [...app.admins].sort().join("\n");
+  const isWithoutMe =
+    info !== undefined && app.admins.includes(info.username) && !admins.includes(info.username);
+
+  const submit = async (event: FormEvent): Promise<void> => {
+    event.preventDefault();
+    await update.mutateAsync({ admins });
+    notifications.show({ message: "The application has its new admins." });
+  };
+
+  return (
+    <Paper withBorder p="lg">
+      <form onSubmit={(event) => void submit(event).catch(() => undefined)}>
+        <Title order={2} size="h4">
+          Admins
+        </Title>
+        <Text size="sm" c="dimmed" mb="sm">
+          They see and change this application, its keys and its live traffic. Names are those that
+          people sign in with. Root admins see every application anyway.
+        </Text>
+        <TagsInput
+          aria-label="Admins"
+          placeholder="Type a user name and press Enter"
+          value={admins}
+          onChange={setAdmins}
+          maxTags={1000}
+          acceptValueOnBlur
+        />
+        {isWithoutMe && (
+          <Text size="sm" mt="xs" role="status">
+            You would take yourself off this list. Unless you are a root admin, you could not come
+            back by yourself.
+          </Text>
+        )}
+        {error !== null && <Problem error={error} />}
+        <Button type="submit" mt="sm" loading={update.isPending} disabled={isSame}>
+          Save admins
+        </Button>
+      </form>
+    </Paper>
+  );
+}
+
+function Deletion() {
+  const { app } = useThisApplication();
+  const [isOpen, { open, close }] = useDisclosure();
+  const remove = useDeleteApplication(app.id);
+  const navigate = useNavigate();
+
+  const confirm = async (): Promise<void> => {
+    // First away from its pages: they would ask for what is gone.
+    await remove.mutateAsync(undefined);
+    navigate("/");
+    notifications.show({ message: `“${app.name ?? app.id}” is deleted.` });
+  };
+
+  return (
+    <Paper withBorder p="lg">
+      <Title order={2} size="h4">
+        Delete
+      </Title>
+      <Text size="sm" c="dimmed" mb="sm">
+        Its keys stop working within a second, its subscriptions end and nothing can be published to
+        it any more. There is no way back.
+      </Text>
+      <Button color="alarm" variant="outline" onClick={open}>
+        Delete this application
+      </Button>
+      {isOpen && (
+        <Confirm
+          title={`Delete “${app.name ?? app.id}”?`}
+          action="Delete for ever"
+          word={app.name ?? app.id}
+          onClose={close}
+          onConfirm={confirm}
+        >
+          <Text size="sm">
+            {app.keys.length === 1 ? "Its key stops" : `Its ${app.keys.length} keys stop`} working
+            at once, for everybody who uses {app.keys.length === 1 ? "it" : "them"}.
+          </Text>
+        </Confirm>
+      )}
+    </Paper>
+  );
+}

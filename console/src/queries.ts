@@ -1,0 +1,142 @@
+/** What the pages show of the server, kept fresh; and what changes it. */
+import {
+  keepPreviousData,
+  MutationCache,
+  QueryCache,
+  QueryClient,
+  useMutation,
+  useQuery,
+  useQueryClient,
+} from "@tanstack/react-query";
+import {
+  ApiError,
+  type Application,
+  type ApplicationDetail,
+  type AuditEntry,
+  type CreatedApplication,
+  type CreatedKey,
+  get,
+  getPage,
+  type Info,
+  post,
+  type RotatedKey,
+  send,
+} from "./api.js";
+
+/** How often what is live is asked for again, in ms. */
+const liveMs = 3_000;
+
+/** @param onSessionEnd the server does not know (any more) who asks */
+export function createQueryClient(onSessionEnd: () => void): QueryClient {
+  const onError = (error: Error): void => {
+    if (error instanceof ApiError && error.status === 401) onSessionEnd();
+  };
+  return new QueryClient({
+    queryCache: new QueryCache({ onError }),
+    mutationCache: new MutationCache({ onError }),
+    defaultOptions: {
+      queries: {
+        // A refusal stays one; only silence is worth another try.
+        retry: (count, error) => count < 1 && error instanceof ApiError && error.status === 0,
+        staleTime: 2_000,
+      },
+    },
+  });
+}
+
+export function useInfo() {
+  return useQuery({ queryKey: ["info"], queryFn: ({ signal }) => get<Info>("/info", signal) });
+}
+
+export interface Window {
+  readonly search?: string | undefined;
+  readonly limit: number;
+  readonly offset: number;
+}
+
+export function useApplications(window: Window) {
+  return useQuery({
+    queryKey: ["applications", window],
+    queryFn: ({ signal }) => getPage<Application>("/applications", { ...window }, signal),
+    placeholderData: keepPreviousData,
+  });
+}
+
+export function useApplication(id: string) {
+  return useQuery({
+    queryKey: ["application", id],
+    queryFn: ({ signal }) => get<ApplicationDetail>(`/application/${id}`, signal),
+  });
+}
+
+/** @param appId absent: of all applications that the user administers */
+export function useAudit(appId: string | undefined, window: Window) {
+  const path = appId === undefined ? "/audit" : `/application/${appId}/audit`;
+  return useQuery({
+    queryKey: ["audit", appId, window],
+    queryFn: ({ signal }) => getPage<AuditEntry>(path, { ...window }, signal),
+    placeholderData: keepPreviousData,
+  });
+}
+
+/** One page of a list of what is live in an application, asked for again and again. */
+export function useLive<T>(appId: string, what: string, query: Record<string, string | number>) {
+  return useQuery({
+    queryKey: ["live", appId, what, query],
+    queryFn: ({ signal }) => getPage<T>(`/application/${appId}/${what}`, query, signal),
+    placeholderData: keepPreviousData,
+    refetchInterval: liveMs,
+  });
+}
+
+/** Something that changes the server, after which all that is shown is asked for again. */
+function useChange<Input, Answer>(run: (input: Input) => Promise<Answer>) {
+  const client = useQueryClient();
+  return useMutation({ mutationFn: run, onSettled: () => client.invalidateQueries() });
+}
+
+export function useCreateApplication() {
+  return useChange((name: string) => post<CreatedApplication>("/applications", { name }));
+}
+
+export function useUpdateApplication(id: string) {
+  return useChange((change: { name?: string; admins?: string[] }) =>
+    post<{ id: string }>(`/application/${id}`, change),
+  );
+}
+
+export function useDeleteApplication(id: string) {
+  return useChange(() => send("DELETE", `/application/${id}`));
+}
+
+export function useCreateKey(appId: string) {
+  return useChange((key: { purpose: string | null; expires: string | null }) =>
+    post<CreatedKey>(`/application/${appId}/keys`, key),
+  );
+}
+
+export function useRotateKey(appId: string) {
+  return useChange(({ keyId, overlapMs }: { keyId: string; overlapMs: number }) =>
+    post<RotatedKey>(`/application/${appId}/keys/${keyId}/rotate`, { overlap_ms: overlapMs }),
+  );
+}
+
+export function useRevokeKey(appId: string) {
+  return useChange((keyId: string) => post<object>(`/application/${appId}/keys/${keyId}/revoke`));
+}
+
+export function useDeleteKey(appId: string) {
+  return useChange((keyId: string) => send("DELETE", `/application/${appId}/keys/${keyId}`));
+}
+
+export function useDisconnect(appId: string) {
+  return useChange((connectionId: string) =>
+    post<{ disconnected: number }>(`/application/${appId}/connections/${connectionId}/disconnect`),
+  );
+}
+
+/** Ends the session and shows the sign-in page. */
+export async function signOut(): Promise<void> {
+  await send("POST", "/logout");
+  window.location.assign("/admin");
+}

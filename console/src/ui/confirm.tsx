@@ -1,0 +1,71 @@
+import { Button, Group, Modal, Stack, TextInput } from "@mantine/core";
+import { type FormEvent, type ReactNode, useState } from "react";
+import { Problem } from "./problem.js";
+
+interface Props {
+  readonly title: string;
+  readonly children: ReactNode;
+  /** What the button says. */
+  readonly action: string;
+  /** What has to be typed first. */
+  readonly word?: string | undefined;
+  readonly onClose: () => void;
+  readonly onConfirm: () => Promise<unknown>;
+}
+
+/** Asks before something that cannot be taken back. Mounted: open. */
+export function Confirm({ title, children, action, word, onClose, onConfirm }: Props) {
+  const [typed, setTyped] = useState("");
+  const [isBusy, setBusy] = useState(false);
+  const [error, setError] = useState<Error>();
+  const isReady = word === undefined || typed.trim() === word;
+
+  const submit = (event: FormEvent): void => {
+    event.preventDefault();
+    if (!isReady || isBusy) return;
+    setBusy(true);
+    setError(undefined);
+    onConfirm().catch((failure: Error) => {
+      setError(failure);
+      setBusy(false);
+    });
+  };
+
+  return (
+    <Modal
+      opened
+      onClose={onClose}
+      title={title}
+      centered
+      closeButtonProps={{ "aria-label": "Close" }}
+    >
+      <form onSubmit={submit}>
+        <Stack>
+          {children}
+          {word !== undefined && (
+            <TextInput
+              label={
+                <>
+                  Type <b className="code">{word}</b> to confirm
+                </>
+              }
+              value={typed}
+              onChange={(event) => setTyped(event.currentTarget.value)}
+              autoComplete="off"
+              data-autofocus
+            />
+          )}
+          {error !== undefined && <Problem error={error} />}
+          <Group justify="flex-end">
+            <Button variant="default" onClick={onClose}>
+              Cancel
+            </Button>
+            <Button type="submit" color="alarm" disabled={!isReady} loading={isBusy}>
+              {action}
+            </Button>
+          </Group>
+        </Stack>
+      </form>
+    </Modal>
+  );
+}
