@@ -220,6 +220,9 @@ admin
       if (method === "none") {
         throw new Failure("The console is closed (AUTH_METHOD is none): nobody can log in.");
       }
+      if (method !== "basic") {
+        throw new Failure(`Passwords are the provider's business (AUTH_METHOD is ${method}).`);
+      }
       if (configured !== undefined) {
         throw new Failure("The password is the one in ADMIN_PASSWORD: change it there.");
       }

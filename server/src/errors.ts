@@ -245,6 +245,30 @@ export const catalogue = {
     help: "Too many logins from this address failed; try again in a few minutes.",
     retry: "later",
   },
+  loginOver: {
+    text: "This sign-in is over",
+    http: 400,
+    help: "It took more than ten minutes, was used already, or began in another browser. Sign in again.",
+    retry: "no",
+  },
+  loginDenied: {
+    text: "You were not let in",
+    http: 403,
+    help: "The identity provider did not let you in here.",
+    retry: "no",
+  },
+  providerDown: {
+    text: "The identity provider does not answer",
+    http: 503,
+    help: "Try again in a moment. Who is signed in already can go on.",
+    retry: "later",
+  },
+  providerFault: {
+    text: "The identity provider and this server do not get on",
+    http: 502,
+    help: "Somebody who runs this server has to mend it: its log has the reason.",
+    retry: "no",
+  },
   crossSite: {
     text: "Cross-site request",
     http: 403,
@@ -364,6 +388,11 @@ export class Refusal implements Error {
   get bayeuxCode(): number | null {
     const kind: ErrorKind = catalogue[this.code];
     return kind.bayeuxCode ?? null;
+  }
+
+  /** What `Retry-After` says; undefined where trying again does not help. */
+  get retryAfterSeconds(): number | undefined {
+    return this.http === 503 || this.http === 429 ? 5 : undefined;
   }
 
   /** The `error` field of a Bayeux reply. */

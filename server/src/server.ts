@@ -7,6 +7,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { AdminAuth, sharedSessionKey } from "./auth/admin.js";
 import { createAuthorize } from "./auth/authorize.js";
 import { KeyTable } from "./auth/keys.js";
+import { OidcLogin } from "./auth/oidc.js";
 import { basicLogin } from "./auth/password.js";
 import { Bayeux } from "./bayeux.js";
 import { createMemoryBroker } from "./broker/memory.js";
@@ -115,7 +116,7 @@ export async function startServer(
     log: (level, message, fields) => log[level](fields, message),
     build,
     admin: {
-      auth: await createAdminAuth(config, store, log),
+      ...(await createAdminAuth(config, store, log)),
       store,
       changed: () => keys.changed(),
       addressOf,
@@ -231,20 +232,29 @@ async function drained(
   }
 }
 
-/** undefined: nobody can log in. */
 async function createAdminAuth(
   { admin }: Config,
   store: Store,
   log: Log,
-): Promise<AdminAuth | undefined> {
-  if (admin.method === "none") return undefined;
-  return new AdminAuth({
-    method: basicLogin(store, admin),
+): Promise<Pick<AdminParts, "auth" | "oidc">> {
+  if (admin.method === "none") return { auth: undefined };
+  const sessionKey = admin.sessionKey ?? (await sharedSessionKey(store));
+  const oidc =
+    admin.provider &&
+    new OidcLogin(admin.provider, {
+      key: sessionKey,
+      report: (problem, fields) => log.warn(fields, problem),
+    });
+  // The server starts without its answer.
+  void oidc?.prepare();
+  const auth = new AdminAuth({
+    method: oidc ?? basicLogin(store, admin),
     rootAdmins: admin.rootAdmins,
-    sessionKey: admin.sessionKey ?? (await sharedSessionKey(store)),
+    sessionKey,
     sessionMs: admin.sessionMs,
     onFailure: (failure) => log.warn(failure, "admin login failed"),
   });
+  return { auth, ...(oidc === undefined ? {} : { oidc }) };
 }
 
 function deploymentOf({ deployment }: Config, build: BuildInfo): AdminParts["deployment"] {

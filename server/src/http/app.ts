@@ -9,6 +9,7 @@ import Fastify, {
 } from "fastify";
 import { Refusal } from "../errors.js";
 import { type AdminParts, routeAdmin } from "./admin.js";
+import { safetyHeaders } from "./admin-page.js";
 import { routeClientScript } from "./client-script.js";
 import { type BuildInfo, routeHealth } from "./health.js";
 import { isChannelUrl, isUnderPrefix, type PublishParts, routePublish } from "./publish.js";
@@ -23,9 +24,6 @@ export interface AppParts extends PublishParts {
   /** Makes the server that hands its requests on to the app; default: a plain HTTP server. */
   readonly serverFactory?: FastifyServerFactory;
 }
-
-/** What `Retry-After` says, in seconds, wherever trying again can help. */
-const retryAfterSeconds = 5;
 
 /** How long a request may take to arrive, in ms: whoever sends slower gets a 408. */
 const requestTimeoutMs = 60_000;
@@ -48,6 +46,7 @@ export function createApp(parts: AppParts): FastifyInstance {
     routerOptions: { maxParamLength: 16_384 },
     clientErrorHandler: answerUnreadable,
     frameworkErrors: (_error, request, reply: FastifyReply) => {
+      if (request.raw.url?.startsWith("/admin") === true) reply.headers(safetyHeaders);
       // Percent signs that encode nothing. REST-2
       if (isUnderPrefix(request.raw.url ?? "")) answer(reply, new Refusal("noSuchChannel"));
       else answer(reply, new Refusal("badRequest", [], "The address is not well-formed."));
@@ -90,7 +89,8 @@ const texts: ReadonlyMap<string, (refusal: Refusal) => string> = new Map([
 
 function answer(reply: FastifyReply, refusal: Refusal): FastifyReply {
   reply.code(refusal.http);
-  if (refusal.http === 503 || refusal.http === 429) reply.header("retry-after", retryAfterSeconds);
+  const { retryAfterSeconds } = refusal;
+  if (retryAfterSeconds !== undefined) reply.header("retry-after", retryAfterSeconds);
   const text = texts.get(refusal.code);
   if (text !== undefined) return reply.type("text/plain; charset=utf-8").send(text(refusal));
   return reply.type("application/json; charset=utf-8").send(JSON.stringify(refusal.toRest()));
