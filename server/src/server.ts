@@ -4,6 +4,7 @@ import { createServer, type Server as HttpServer, type IncomingMessage } from "n
 import type { AddressInfo } from "node:net";
 import type { Duplex } from "node:stream";
 import { setTimeout as delay } from "node:timers/promises";
+import { countedAddress } from "./addresses.js";
 import { AdminAuth, sharedSessionKey } from "./auth/admin.js";
 import { createAuthorize } from "./auth/authorize.js";
 import { KeyTable } from "./auth/keys.js";
@@ -15,8 +16,10 @@ import type { AdminParts } from "./http/admin.js";
 import { createApp } from "./http/app.js";
 import type { BuildInfo } from "./http/health.js";
 import { Node } from "./node.js";
-import { hashed, type Log } from "./observe.js";
+import type { Log } from "./observe.js";
 import { createMemoryPresence } from "./presence/memory.js";
+import { RefusalLog } from "./refusals.js";
+import type { Session } from "./session.js";
 import { openStore } from "./storage/sql.js";
 import type { Store } from "./storage/store.js";
 import { addressReader } from "./transports/address.js";
@@ -72,23 +75,30 @@ export async function startServer(
     statisticsIntervalMs: config.statisticsIntervalMs,
     onSessionEnd: (session, reason) => {
       const level = reason === "overflow" ? "warn" : "debug";
-      log[level]({ client: hashed(session.clientId), reason }, "session ended");
+      log[level]({ client: session.hash, reason }, "session ended");
     },
     logError,
   });
-  keys.onRevoked((revoked) => node.revoke(revoked));
+  const refusals = new RefusalLog((appId) => keys.knowsApp(appId));
+  keys.onRevoked((revoked) => {
+    node.revoke(revoked);
+    for (const appId of revoked.appIds) refusals.forget(appId);
+  });
 
   const authorize = createAuthorize(keys);
   const bayeux = new Bayeux(node, authorize, {
     ...config.bayeux,
     batchMessages: limits.batchMessages,
-    onRefusal: (refusal, channel) =>
-      log.debug({ refusal: refusal.code, channel }, "message refused"),
+    onRefusal: (refusal, kind, channel) => {
+      log.debug({ refusal: refusal.code, kind, channel }, "message refused");
+      if (kind === "subscribe" || kind === "publish") {
+        refusals.addForChannel(kind, channel, refusal);
+      }
+    },
     logError,
   });
-  const onSlowConsumer = (session: { clientId: string } | undefined): void => {
-    const client = session === undefined ? undefined : hashed(session.clientId);
-    log.warn({ client }, "slow consumer disconnected");
+  const onSlowConsumer = (session: Session | undefined): void => {
+    log.warn({ client: session?.hash }, "slow consumer disconnected");
   };
   const addressOf = addressReader(config.trustProxy);
   const { pingIntervalMs } = config.bayeux;
@@ -118,7 +128,7 @@ export async function startServer(
       auth: await createAdminAuth(config, store, log),
       store,
       changed: () => keys.changed(),
-      addressOf,
+      addressOf: (request) => countedAddress(addressOf(request)),
       version: build.version,
       deployment: deploymentOf(config, build),
     },
