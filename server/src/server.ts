@@ -6,7 +6,7 @@ import type { Duplex } from "node:stream";
 import { setTimeout as delay } from "node:timers/promises";
 import { countedAddress } from "./addresses.js";
 import { AdminAuth, sharedSessionKey } from "./auth/admin.js";
-import { createAuthorize } from "./auth/authorize.js";
+import { createAuthorize, createIdentifyKey } from "./auth/authorize.js";
 import { KeyTable } from "./auth/keys.js";
 import { basicLogin } from "./auth/password.js";
 import { Bayeux } from "./bayeux.js";
@@ -15,6 +15,7 @@ import type { Config } from "./config.js";
 import type { AdminParts } from "./http/admin.js";
 import { createApp } from "./http/app.js";
 import type { BuildInfo } from "./http/health.js";
+import { LocalLive } from "./live.js";
 import { Node } from "./node.js";
 import type { Log } from "./observe.js";
 import { createMemoryPresence } from "./presence/memory.js";
@@ -84,6 +85,7 @@ export async function startServer(
     node.revoke(revoked);
     for (const appId of revoked.appIds) refusals.forget(appId);
   });
+  const live = new LocalLive(node, refusals);
 
   const authorize = createAuthorize(keys);
   const bayeux = new Bayeux(node, authorize, {
@@ -124,9 +126,17 @@ export async function startServer(
     maxBodyBytes: limits.messageBytes,
     log: (level, message, fields) => log[level](fields, message),
     build,
+    refusals,
+    backend: {
+      live,
+      store,
+      identifyKey: createIdentifyKey(keys),
+      batchMessages: limits.batchMessages,
+    },
     admin: {
       auth: await createAdminAuth(config, store, log),
       store,
+      live,
       changed: () => keys.changed(),
       addressOf: (request) => countedAddress(addressOf(request)),
       version: build.version,

@@ -7,10 +7,10 @@ import { type AdminAuth, type AdminRequest, type AdminUser, isCrossSite } from "
 import { Refusal } from "../errors.js";
 import type { Store } from "../storage/store.js";
 import { adminRoutes, loginRoutes, type RouteParts } from "./admin-routes.js";
-import { describeApi } from "./openapi.js";
+import { type DescribedApi, describeApis } from "./openapi.js";
 import { type Route, route } from "./route.js";
 
-export interface AdminParts extends Pick<RouteParts, "changed" | "deployment"> {
+export interface AdminParts extends Pick<RouteParts, "changed" | "deployment" | "live"> {
   /** Absent: nobody can log in. */
   readonly auth: AdminAuth | undefined;
   readonly store: Store;
@@ -21,7 +21,12 @@ export interface AdminParts extends Pick<RouteParts, "changed" | "deployment"> {
 const prefix = "/admin/api";
 const maxBodyBytes = 65_536;
 
-export function routeAdmin(app: FastifyInstance, parts: AdminParts): void {
+/** @param others APIs that are described beside this one */
+export function routeAdmin(
+  app: FastifyInstance,
+  parts: AdminParts,
+  others: readonly DescribedApi[],
+): void {
   const { auth, addressOf } = parts;
   const describe = (request: FastifyRequest) => describeRequest(request, addressOf);
   app.register(
@@ -44,7 +49,7 @@ export function routeAdmin(app: FastifyInstance, parts: AdminParts): void {
         return;
       }
       const users = new WeakMap<FastifyRequest, AdminUser>();
-      const routes = describedRoutes({ ...parts, auth }, describe);
+      const routes = describedRoutes({ ...parts, auth }, describe, others);
       const open = new Set(routes.filter(({ isOpen }) => isOpen).map(({ path }) => prefix + path));
       scope.addHook("onRequest", async (request, reply) => {
         const isSafe = request.method === "GET" || request.method === "HEAD";
@@ -86,6 +91,7 @@ export function routeAdmin(app: FastifyInstance, parts: AdminParts): void {
 function describedRoutes(
   parts: AdminParts & { readonly auth: AdminAuth },
   describe: (request: FastifyRequest) => AdminRequest,
+  others: readonly DescribedApi[],
 ): Route[] {
   const routes: Route[] = [...loginRoutes(parts, describe), ...adminRoutes(parts)];
   let description: Record<string, z.core.util.JSONType> | undefined;
@@ -99,7 +105,7 @@ function describedRoutes(
       },
       async () => {
         description ??= JSON.parse(
-          JSON.stringify(describeApi(routes, prefix, parts.version)),
+          JSON.stringify(describeApis([{ prefix, routes, by: "admin" }, ...others], parts.version)),
         ) as Record<string, z.core.util.JSONType>;
         return description;
       },
@@ -122,7 +128,7 @@ function describeRequest(
  * Asks programs for Basic credentials. A browser would ask its user, in a window of its own; where
  * it does not send Fetch Metadata, a page's script says `X-Requested-With`.
  */
-function challenge(
+export function challenge(
   { headers }: FastifyRequest,
   reply: { header(name: string, value: string): unknown },
 ): void {
