@@ -2,8 +2,12 @@
  * What goes on in an application, asked over HTTP: by a back end with its key and by an admin, of
  * a real server with real clients.
  */
+import { execFile } from "node:child_process";
+import { readFile } from "node:fs/promises";
+import { promisify } from "node:util";
 import type { AppId, KeyId } from "@pandapush/protocol";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { repositoryPath } from "../src/docs.js";
 import {
   type Message,
   Poller,
@@ -15,6 +19,7 @@ import {
 } from "./harness.js";
 import { eventsBefore, http, type Peer, transports } from "./protocol/peers.js";
 
+const run = promisify(execFile);
 const password = "the admin's password";
 let server: TestServer;
 /** An application and a key of its own for each test; and another tenant's. */
@@ -230,7 +235,7 @@ describe("[REST-10] every route below /api", () => {
   test("counts as a use of its key", async () => {
     await ask("GET", "/channels");
     const uses = async () => (await server.store.findKey(app, key))?.useCount;
-    await expect.poll(uses).toBe(1);
+    await expect.poll(uses, { timeout: 5_000 }).toBe(1);
   });
 
   test("that there is not, is answered 404 to a key and 401 to others", async () => {
@@ -870,7 +875,7 @@ describe("refusals", () => {
       ["publish", channel, "Could not find key"],
     ]);
     expect(list.map((each) => each.count)).toEqual([3, 1, 1, 1, 1, 1, 1]);
-    expect(list.map((each) => each.key_id)).toEqual([null, null, key, null, key, key, otherKey]);
+    expect(list.map((each) => each.key_id)).toEqual([null, key, key, null, key, key, otherKey]);
     for (const { details, first_at, last_at } of list) {
       expect(details).toMatch(/\w/);
       const [first, last] = [Date.parse(String(first_at)), Date.parse(String(last_at))];
@@ -979,3 +984,48 @@ describe("an application that asks too much at once", () => {
     expect((await theirs).status).toBe(200);
   });
 });
+
+describe("docs/rest.md", () => {
+  test("has lines that work when pasted, and shows what they answer", async () => {
+    const page = await readFile(repositoryPath("docs/rest.md"), "utf8");
+    const socket = await Socket.open(server, [], { "user-agent": "Mozilla/5.0" });
+    hidden.push(await socket.handshake());
+    socket.sendConnect();
+    const lobby = `/${app}/presence/lobby`;
+    await socket.subscribe(lobby, present(lobby, { id: "user1", name: "Joe" }));
+    await socket.subscribe([`/${app}/public/news`, `/${app}/private/orders/**`], keyAuth());
+    await subscribe(await connect(), `/${app}/public/news`);
+    await socket.publish(`/${app}/private/orders`, 1, keyAuth(otherKey));
+    const { list } = await ask("GET", "/connections?search=user1");
+    const blocks = [...page.matchAll(/^```(sh|json)\n(.*?)^```$/gms)].map(
+      ([, type, text = ""]) => ({
+        type,
+        text: text.replaceAll("CONNECTION_ID", String(list[0]?.id)),
+      }),
+    );
+    const [setting, ...others] = blocks;
+    const values = setting?.text
+      .replace("KEY_ID:KEY_SECRET", `${key}:${secret}`)
+      .replace("APP_ID", app)
+      .replace("http://localhost:3000", server.url);
+    const curl = `curl() { ${process.env.CURL_PATH ?? "command curl"} -sS --fail-with-body -w '\\n' "$@"; }`;
+    let lastAnswer = "";
+    for (const { type, text } of others) {
+      if (type === "sh") {
+        const { stdout } = await run("bash", ["-ec", `${values}\n${curl}\n${text}`]);
+        answers.push(stdout);
+        lastAnswer = stdout.trim().split("\n").at(-1) ?? "";
+      } else {
+        expect([text, shapeOf(JSON.parse(lastAnswer))]).toEqual([text, shapeOf(JSON.parse(text))]);
+      }
+    }
+    expect(others.filter(({ type }) => type === "sh")).toHaveLength(8);
+  });
+});
+
+/** Names and types; of a list, those of its first item. */
+function shapeOf(value: unknown): unknown {
+  if (Array.isArray(value)) return value.slice(0, 1).map(shapeOf);
+  if (typeof value !== "object" || value === null) return typeof value;
+  return Object.fromEntries(Object.entries(value).map(([name, each]) => [name, shapeOf(each)]));
+}

@@ -122,9 +122,10 @@ type Outcome = z.input<typeof shapes.published>["results"][number];
 function publishRoute(parts: BackendParts): Route<BackendUser> {
   const { authorize, publish, publishTimeoutMs, batchMessages, refusals, log } = parts;
 
-  const failed = (channel: string, error: unknown): Outcome => {
+  const failed = (channel: string, error: unknown, keyId: string): Outcome => {
     const refusal = error instanceof Refusal ? error : new Refusal("internal");
     if (error !== refusal) log("error", "Publishing failed", { err: error });
+    refusal.keyId ??= keyId;
     refusals?.addForChannel("rest_publish", channel, refusal);
     const { params, ...rest } = refusal.toRest();
     return { channel, successful: false, error: { ...rest, params: [...params] } };
@@ -166,11 +167,11 @@ function publishRoute(parts: BackendParts): Route<BackendUser> {
               ? done
               : inTime(taken, publishTimeoutMs).then(
                   () => done,
-                  (error: unknown) => failed(channel, error),
+                  (error: unknown) => failed(channel, error, credentials.key),
                 ),
           );
         } catch (error) {
-          outcomes.push(failed(channel, error));
+          outcomes.push(failed(channel, error, credentials.key));
         }
         if (performance.now() < sliceEnd) continue;
         await nextTurn();
