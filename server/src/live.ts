@@ -100,7 +100,7 @@ export const maxShownIds = 10;
 /** Looks at all channels or connections of one application that run or wait. */
 const maxScans = 16;
 /** Subscriptions or sessions looked at between two looks at the clock. */
-const betweenLooks = 64;
+const betweenLooks = 8;
 
 /** Of this node alone. */
 export class LocalLive implements Live {
@@ -160,7 +160,12 @@ export class LocalLive implements Live {
     await this.scan(appId, this.sessions(appId), (session) => {
       if (text === "" || shows(session, appId, text)) newest.add(session);
     });
-    const items = newest.items().map((session) => toConnection(session, appId));
+    const items: Connection[] = [];
+    await this.scan(appId, newest.items(), (session) => {
+      const connection = toConnection(session, appId);
+      // It may have left meanwhile.
+      if (connection.subscriptionCount > 0) items.push(connection);
+    });
     return { items, total: newest.total };
   }
 

@@ -973,14 +973,14 @@ describe("refusals", () => {
   });
 });
 
-describe("an application that asks too much at once", () => {
-  test("is told so, and others are answered", async () => {
+describe("[LIM-9] an application that asks much at once", () => {
+  test("is answered or told to ask later, and others are answered", async () => {
     const asked = Array.from({ length: 60 }, () => ask("GET", "/connections"));
     const theirs = send("GET", `/api/${other}/connections`, {
       headers: { authorization: basic(otherKey, secret) },
     });
     const statuses = (await Promise.all(asked)).map(({ status }) => status);
-    expect(new Set([...statuses, 503])).toEqual(new Set([200, 503]));
+    for (const status of statuses) expect([200, 503]).toContain(status);
     expect((await theirs).status).toBe(200);
   });
 });
