@@ -1,6 +1,6 @@
 import type { TokenSource } from "pandapush-client";
 import { afterAll, afterEach, beforeAll, describe, expect, expectTypeOf, test } from "vitest";
-import { freshChannel, publish } from "../../e2e/deployment.js";
+import { disconnectUser, freshChannel, publish, signToken } from "../../e2e/deployment.js";
 import { Inbox } from "../../e2e/waiting.js";
 import {
   closeClients,
@@ -300,6 +300,27 @@ describe.each(transports)("a subscription over %s", (transport) => {
     expect(await refusals.next()).toEqual(["open", "Unknown application"]);
     first.cancel();
     expect(first.state).toBe("cancelled");
+  });
+
+  test("[SUB-8] what a back end disconnects is refused, and can be subscribed to again", async () => {
+    const client = connect();
+    const [room, news] = [freshChannel(server, "presence"), freshChannel(server, "public")];
+    const id = `user of ${room}`;
+    const token = signToken(server, { channel: room, sub: true, presence: { id } });
+    const refusals = new Inbox<[string, string]>("refusal");
+    const lobby = client.presence(room, token);
+    const subscription = client.subscribe(news);
+    lobby.on("refused", (error) => refusals.push(["lobby", error.message]));
+    subscription.on("refused", (error) => refusals.push(["news", error.message]));
+    await Promise.all([lobby, subscription]);
+    expect(await disconnectUser(server, id)).toBe(1);
+    expect(await refusals.next()).toEqual(["lobby", "Disconnected"]);
+    expect(await refusals.next()).toEqual(["news", "Disconnected"]);
+    expect([subscription.state, client.state]).toEqual(["refused", "connected"]);
+    const heard = new Inbox<string>("message");
+    await client.subscribe<string>(news, (data) => heard.push(data));
+    await publish(server, news, "heard again");
+    expect(await heard.next()).toBe("heard again");
   });
 });
 

@@ -135,6 +135,12 @@ export const catalogue = {
     help: "The key was revoked or deleted; use another key.",
     retry: "no",
   },
+  disconnected: {
+    text: "Disconnected",
+    http: 403,
+    help: "An admin or a back end of the application ended what this client was subscribed to; it may subscribe again.",
+    retry: "later",
+  },
   invalidTokenProvided: {
     text: "Invalid token provided",
     http: 400,
@@ -182,6 +188,12 @@ export const catalogue = {
     text: "Unauthorized",
     http: 403,
     help: "Send Authorization: Basic (key id and secret), Token or Bearer (a JWT), or ?token=.",
+    retry: "no",
+  },
+  keyRequired: {
+    text: "Unauthorized",
+    http: 401,
+    help: "Send Authorization: Basic with a key's id and its secret, as curl -u does; tokens are not taken here.",
     retry: "no",
   },
   noSuchChannel: {
@@ -364,6 +376,8 @@ export const closeCodes = {
 export class Refusal implements Error {
   readonly name = "Refusal";
   readonly message: string;
+  /** The key that it was tried with, where that is known; for the application's admins. */
+  keyId: string | undefined;
 
   /**
    * @param params of the Bayeux form `code:param,param:text`
@@ -378,7 +392,12 @@ export class Refusal implements Error {
   }
 
   get help(): string {
-    return this.detail ?? catalogue[this.code].help;
+    return this.detail ?? this.usualHelp;
+  }
+
+  /** The catalogue's words, which know nothing of this case. */
+  get usualHelp(): string {
+    return catalogue[this.code].help;
   }
 
   get http(): number {
@@ -409,6 +428,21 @@ export class Refusal implements Error {
       message: this.message,
       details: this.help,
     };
+  }
+}
+
+/**
+ * A key that may not ask. Where nothing has to be as it was in Pandapush 2.2, its status says what
+ * is wrong: 403.
+ */
+export class KeyRefusal extends Refusal {
+  constructor({ code, params, help, keyId }: Refusal) {
+    super(code, params, help);
+    this.keyId = keyId;
+  }
+
+  override get http(): number {
+    return 403;
   }
 }
 

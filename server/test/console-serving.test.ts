@@ -14,6 +14,7 @@ import { OidcLogin } from "../src/auth/oidc.js";
 import { createApp } from "../src/http/app.js";
 import { openStore } from "../src/storage/sql.js";
 import type { Store } from "../src/storage/store.js";
+import { quietLive } from "./quiet-live.js";
 
 const script = `console.log("${"pandapush ".repeat(500)}");`;
 const indexHtml = `<!doctype html><script type="module" src="/admin/assets/index-abc.js"></script>`;
@@ -80,6 +81,7 @@ async function start(build: string, login: Login = "password"): Promise<string> 
       auth: login === "none" ? undefined : auth,
       ...(login === "provider" ? { oidc } : {}),
       store,
+      live: quietLive,
       changed: () => keys.changed(),
       addressOf: () => undefined,
       version: "3.0.0",

@@ -14,10 +14,10 @@ import { routePageFiles, safetyHeaders } from "./admin-page.js";
 import { adminRoutes, loginRoutes, type RouteParts } from "./admin-routes.js";
 import { routeConsole } from "./console.js";
 import { routeLogin } from "./login.js";
-import { describeApi } from "./openapi.js";
+import { type DescribedApi, describeApis } from "./openapi.js";
 import { type Route, route } from "./route.js";
 
-export interface AdminParts extends Pick<RouteParts, "changed" | "deployment"> {
+export interface AdminParts extends Pick<RouteParts, "changed" | "deployment" | "live"> {
   /** Absent: nobody can log in. */
   readonly auth: AdminAuth | undefined;
   /** Where users log in; absent: here. */
@@ -38,10 +38,15 @@ const apiHeaders = {
   "cache-control": "no-store",
 };
 
-export function routeAdmin(app: FastifyInstance, parts: AdminParts): void {
+/** @param others APIs that are described beside this one */
+export function routeAdmin(
+  app: FastifyInstance,
+  parts: AdminParts,
+  others: readonly DescribedApi[],
+): void {
   const { auth, oidc, addressOf, consoleDirectory: directory } = parts;
   const describe = (request: FastifyRequest) => describeRequest(request, addressOf);
-  routeApi(app, parts, describe);
+  routeApi(app, parts, describe, others);
   routePageFiles(app);
   routeConsole(app, { auth, provider: oidc?.name, describe, directory });
   if (auth !== undefined) routeLogin(app, { auth, oidc, describe });
@@ -51,6 +56,7 @@ function routeApi(
   app: FastifyInstance,
   parts: AdminParts,
   describe: (request: FastifyRequest) => AdminRequest,
+  others: readonly DescribedApi[],
 ): void {
   const { auth } = parts;
   app.register(
@@ -76,7 +82,7 @@ function routeApi(
       }
       if (auth === undefined) return;
       const users = new WeakMap<FastifyRequest, AdminUser>();
-      const routes = describedRoutes({ ...parts, auth }, describe);
+      const routes = describedRoutes({ ...parts, auth }, describe, others);
       const open = new Set(routes.filter(({ isOpen }) => isOpen).map(({ path }) => prefix + path));
       scope.addHook("onRequest", async (request, reply) => {
         const isSafe = request.method === "GET" || request.method === "HEAD";
@@ -109,6 +115,7 @@ function routeApi(
 function describedRoutes(
   parts: AdminParts & { readonly auth: AdminAuth },
   describe: (request: FastifyRequest) => AdminRequest,
+  others: readonly DescribedApi[],
 ): Route[] {
   const routes: Route[] = [...loginRoutes(parts, describe), ...adminRoutes(parts)];
   let description: Record<string, z.core.util.JSONType> | undefined;
@@ -122,7 +129,7 @@ function describedRoutes(
       },
       async () => {
         description ??= JSON.parse(
-          JSON.stringify(describeApi(routes, prefix, parts.version)),
+          JSON.stringify(describeApis([{ prefix, routes, by: "admin" }, ...others], parts.version)),
         ) as Record<string, z.core.util.JSONType>;
         return description;
       },
@@ -145,7 +152,7 @@ function describeRequest(
  * Asks programs for Basic credentials. A browser would ask its user, in a window of its own; where
  * it does not send Fetch Metadata, a page's script says `X-Requested-With`.
  */
-function challenge(
+export function challenge(
   { headers }: FastifyRequest,
   reply: { header(name: string, value: string): unknown },
 ): void {

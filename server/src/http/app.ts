@@ -10,8 +10,10 @@ import Fastify, {
 import { Refusal } from "../errors.js";
 import { type AdminParts, routeAdmin } from "./admin.js";
 import { safetyHeaders } from "./admin-page.js";
+import { type BackendParts, backendPrefix, backendRoutes, routeBackend } from "./backend.js";
 import { routeClientScript } from "./client-script.js";
 import { type BuildInfo, routeHealth } from "./health.js";
+import type { DescribedApi } from "./openapi.js";
 import { isChannelUrl, isUnderPrefix, type PublishParts, routePublish } from "./publish.js";
 import { routeWelcome } from "./welcome.js";
 
@@ -19,6 +21,8 @@ export interface AppParts extends PublishParts {
   /** Called for faults that are the server's own; never with credentials or a request's URL. */
   readonly log: (level: "error" | "warn", message: string, fields: object) => void;
   readonly build: BuildInfo;
+  /** For back ends, beside publishing. Absent: there is nothing else for them. */
+  readonly backend?: Pick<BackendParts, "live" | "store" | "identifyKey" | "batchMessages">;
   /** Absent: there is no administration. */
   readonly admin?: AdminParts;
   /** Makes the server that hands its requests on to the app; default: a plain HTTP server. */
@@ -67,7 +71,14 @@ export function createApp(parts: AppParts): FastifyInstance {
   routeHealth(app, parts.build);
   routeWelcome(app);
   routeClientScript(app);
-  if (parts.admin !== undefined) routeAdmin(app, parts.admin);
+  const others: DescribedApi[] = [];
+  if (parts.backend !== undefined) {
+    const backend = { ...parts, ...parts.backend };
+    const routes = backendRoutes(backend);
+    routeBackend(app, routes, backend);
+    others.push({ prefix: backendPrefix, routes, by: "key" });
+  }
+  if (parts.admin !== undefined) routeAdmin(app, parts.admin, others);
   return app;
 }
 
