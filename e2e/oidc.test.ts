@@ -482,7 +482,7 @@ describe.skipIf(isForeign)("AUTH_METHOD=okta", () => {
     const all = await browser.open(`${server.url}/admin/api/applications`);
     expect(JSON.parse(all.text)).toMatchObject([{ name: "dev" }]);
     // This one announces no logout.
-    expect((await browser.open(`${server.url}/logout`)).url).toBe(`${server.url}/`);
+    expect((await browser.open(`${server.url}/logout`)).url).toBe(`${server.url}/admin`);
     expect((await browser.open(`${server.url}/admin/api/info`)).status).toBe(401);
   });
 

@@ -135,8 +135,7 @@ export function useDisconnect(appId: string) {
   );
 }
 
-/** Ends the session and shows the sign-in page. */
-export async function signOut(): Promise<void> {
-  await send("POST", "/logout");
-  window.location.assign("/admin");
+/** Ends the session, also at the provider where one logged in, and leads to the sign-in page. */
+export function signOut(): void {
+  window.location.assign("/admin/logout");
 }

@@ -144,7 +144,7 @@ export const notBuiltPage: Page = {
       <pre class="code"><code>npm run build</code></pre>
       <p class="actions">
         <a href="/admin/api/openapi.json">What the API can do</a>
-        <a href="/logout">Sign out</a>
+        <a href="/admin/logout">Sign out</a>
       </p>`,
 };
 

@@ -81,20 +81,26 @@ function routeProvider(
 }
 
 function routeLogout(app: FastifyInstance, { auth, oidc, describe }: LoginParts): void {
-  const logOut = async (request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> => {
+  const logOut = (request: FastifyRequest, reply: FastifyReply): boolean => {
     // Another site's page ends nobody's session.
-    if (isCrossSite(request.headers)) return reply.redirect("/");
-    const admin = describe(request);
-    reply.header("set-cookie", auth.endSession(admin));
-    if (oidc === undefined) return reply.redirect("/");
-    const [idToken] = readCookies(request.headers.cookie, idTokenCookie);
-    const options = { path: logoutPath, maxAgeMs: 0, isSecure: oidc.isSecure(admin) };
-    reply.header("set-cookie", setCookie(idTokenCookie, "", options));
-    return reply.redirect((await oidc.logoutUrl(idToken)) ?? "/");
+    if (isCrossSite(request.headers)) return false;
+    reply.header("set-cookie", auth.endSession(describe(request)));
+    return true;
   };
-  app.get(logoutPath, logOut);
-  // The address that Pandapush 2.2 had. The ID token does not come there.
-  app.get("/logout", oidc === undefined ? logOut : (_request, reply) => reply.redirect(logoutPath));
+  app.get(logoutPath, async (request, reply) => {
+    if (!logOut(request, reply) || oidc === undefined) return reply.redirect("/admin");
+    const [idToken] = readCookies(request.headers.cookie, idTokenCookie);
+    const isSecure = oidc.isSecure(describe(request));
+    const options = { path: logoutPath, maxAgeMs: 0, isSecure };
+    reply.header("set-cookie", setCookie(idTokenCookie, "", options));
+    return reply.redirect((await oidc.logoutUrl(idToken)) ?? "/admin");
+  });
+  // As Pandapush 2.2 had it. The ID token does not come here.
+  app.get("/logout", async (request, reply) => {
+    if (oidc !== undefined) return reply.redirect(logoutPath);
+    logOut(request, reply);
+    return reply.redirect("/");
+  });
 }
 
 /** Shows a refusal as a page that leads on. */
