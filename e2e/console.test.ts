@@ -177,7 +177,7 @@ describe("applications", () => {
     await page.getByLabel("Name", { exact: true }).fill("Chemistry lab");
     await page.getByRole("button", { name: "Rename" }).click();
     await page.getByRole("navigation").getByText("Chemistry lab").waitFor();
-    await page.getByLabel("Admins").fill("bob@school.example");
+    await page.getByRole("combobox", { name: "Admins" }).fill("bob@school.example");
     await page.keyboard.press("Enter");
     await page.getByRole("button", { name: "Save admins" }).click();
     await page.getByText("has its new admins").waitFor();
@@ -213,7 +213,7 @@ describe("applications", () => {
     await page.getByRole("link", { name: "listen in the live console" }).click();
     await page.getByText("Listening. Nothing has come yet.").waitFor();
     await shell("bash", ["-c", command]);
-    await page.getByText('"text": "hello"').waitFor();
+    await page.getByRole("region", { name: "Messages" }).getByText('"text": "hello"').waitFor();
   });
 });
 
@@ -226,7 +226,10 @@ describe("the overview", () => {
     await client.subscribe(channel);
     const refused = fetch(`${deployment.url}/channel${channel}`, {
       method: "POST",
-      headers: { Authorization: `Basic ${btoa(`${key.id}:not-the-secret`)}` },
+      headers: {
+        Authorization: `Basic ${btoa(`${key.id}:not-the-secret`)}`,
+        "Content-Type": "application/json",
+      },
       body: "{}",
     });
     expect((await refused).status).toBe(400);
@@ -282,11 +285,15 @@ describe("keys", () => {
     await page.getByRole("button", { name: /Expires at/ }).click();
     await page.getByRole("button", { name: "Next month" }).click();
     await page.getByRole("button", { name: /^15 / }).click();
-    await page.keyboard.press("Escape");
+    await page.getByRole("button", { name: "Take this time" }).click();
     await page.getByRole("button", { name: "Create key" }).click();
     await page.getByRole("button", { name: "I have kept it" }).click();
-    const { keys } = await api<{ keys: { expires: string }[] }>("GET", `/application/${id}`);
-    expect(new Date(keys[0]?.expires ?? 0).getDate()).toBe(15);
+    const { keys } = await api<{ keys: { purpose: string; expires: string }[] }>(
+      "GET",
+      `/application/${id}`,
+    );
+    const made = keys.find(({ purpose }) => purpose === "Exam week");
+    expect(new Date(made?.expires ?? 0).getDate()).toBe(15);
   });
 
   it("are rotated with an overlap, revoked and deleted, at once for live traffic", async () => {
@@ -320,7 +327,9 @@ describe("keys", () => {
 
     await choose(/Delete/);
     await page.getByRole("button", { name: "Delete", exact: true }).click();
-    await page.getByRole("cell", { name: "Old server" }).waitFor({ state: "detached" });
+    await page
+      .getByRole("button", { name: "Actions for Old server" })
+      .waitFor({ state: "detached" });
   });
 });
 
@@ -525,7 +534,7 @@ describe("every page", () => {
     const wrong = `Basic ${btoa(`${keyId}:wrong`)}`;
     await fetch(`${deployment.url}/channel/${id}/private/grades`, {
       method: "POST",
-      headers: { Authorization: wrong },
+      headers: { Authorization: wrong, "Content-Type": "application/json" },
       body: "{}",
     });
   }

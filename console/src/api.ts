@@ -16,6 +16,9 @@ export type LiveChannel = z.output<typeof shapes.liveChannel>;
 export type LiveConnection = z.output<typeof shapes.liveConnection>;
 export type LiveRefusal = z.output<typeof shapes.liveRefusal>;
 
+/** The purpose of the key with which the server signs the console's own tokens. */
+export const consolePurpose = "web console";
+
 const prefix = "/admin/api";
 
 /** How long an answer may take, in ms: then the person is told instead of kept waiting. */

@@ -16,7 +16,7 @@ import { notifications } from "@mantine/notifications";
 import { IconDots, IconPlus } from "@tabler/icons-react";
 import dayjs from "dayjs";
 import { type FormEvent, type ReactNode, useState } from "react";
-import { ApiError, type CreatedKey, type Key, type RotatedKey } from "../api.js";
+import { ApiError, type CreatedKey, consolePurpose, type Key, type RotatedKey } from "../api.js";
 import { useCreateKey, useDeleteKey, useRevokeKey, useRotateKey } from "../queries.js";
 import { Confirm } from "../ui/confirm.js";
 import { Copy } from "../ui/copy.js";
@@ -48,7 +48,7 @@ export function Keys() {
           New key
         </Button>
       </Heading>
-      {app.keys.length === 0 ? (
+      {app.keys.every(({ purpose }) => purpose === consolePurpose) ? (
         <Empty title="No key yet">
           <Text c="dimmed">
             A key lets a back end publish to this application, and sign the tokens with which
@@ -109,7 +109,14 @@ function KeyTable({ keys, onChoose }: { keys: readonly Key[]; onChoose: (deed: D
         <Table.Tbody>
           {keys.map((key) => (
             <Table.Tr key={key.id}>
-              <Table.Td fw={600}>{key.purpose || "(none given)"}</Table.Td>
+              <Table.Td>
+                <Text fw={600}>{key.purpose || "(none given)"}</Text>
+                {key.purpose === consolePurpose && (
+                  <Text size="xs" c="dimmed">
+                    signs what this console does
+                  </Text>
+                )}
+              </Table.Td>
               <Table.Td>
                 <Status of={key} />
               </Table.Td>
@@ -269,6 +276,17 @@ function NewKey({
               minDate={dayjs().format("YYYY-MM-DD HH:mm:ss")}
               valueFormat="D MMM YYYY HH:mm"
               placeholder="Choose a day and time"
+              ariaLabels={{
+                nextMonth: "Next month",
+                previousMonth: "Previous month",
+                nextYear: "Next year",
+                previousYear: "Previous year",
+                nextDecade: "Next decade",
+                previousDecade: "Previous decade",
+                monthLevelControl: "Choose a month",
+                yearLevelControl: "Choose a year",
+              }}
+              submitButtonProps={{ "aria-label": "Take this time" }}
               error={fields.expires}
               required
             />

@@ -15,7 +15,7 @@ import {
 } from "@mantine/core";
 import { type ReactNode, useState } from "react";
 import { Link } from "react-router";
-import type { LiveChannel, LiveRefusal } from "../api.js";
+import { consolePurpose, type LiveChannel, type LiveRefusal } from "../api.js";
 import type { Sample } from "../live/feed.js";
 import { FirstSteps } from "../live/first-steps.js";
 import { useLive } from "../queries.js";
@@ -97,9 +97,6 @@ export function Overview() {
     </>
   );
 }
-
-/** The key with which the server signs the console's own tokens. */
-const consolePurpose = "web console";
 
 const clock = new Intl.DateTimeFormat("en", { timeStyle: "medium" });
 
