@@ -61,7 +61,7 @@ export function Listener({
           <Text size="sm">{problem}</Text>
         </Alert>
       ))}
-      <Members of={state.members} />
+      <Members of={state.members} appId={app.id} />
       <Messages
         appId={app.id}
         filter={view.filter}
@@ -122,11 +122,12 @@ function Choice({ view, onChange }: { view: View; onChange: (change: Partial<Vie
   );
 }
 
-function Members({ of }: { of: ListeningState["members"] }) {
+function Members({ of, appId }: { of: ListeningState["members"]; appId: string }) {
   return Object.entries(of).map(([channel, members]) => (
     <div key={channel}>
       <Title order={2} size="h5">
-        Present on <span className="code">{channel}</span> ({members.length})
+        Present on <span className="code">{channel.slice(appId.length + 1)}</span> ({members.length}
+        )
       </Title>
       <Group gap={6} mt={4} role="list" aria-label={`Present on ${channel}`}>
         {members.map(({ id, ...rest }) => (

@@ -149,7 +149,9 @@ export function TokenMaker({
           <div className="wrapped">
             <Snippet title="Token" code={made.token} />
           </div>
-          <Snippet title="What it says" code={decode(made.token)} />
+          <div className="wrapped">
+            <Snippet title="What it says" code={decode(made.token)} />
+          </div>
           <Snippet
             title="HTML"
             code={page({ origin: window.location.origin, channel: made.channel })}

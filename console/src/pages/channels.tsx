@@ -1,15 +1,15 @@
-import { Anchor, Badge, Button, Group, Modal, Skeleton, Table, Text } from "@mantine/core";
+import { Anchor, Badge, Button, Group, Modal, Skeleton, Text } from "@mantine/core";
 import { useQuery } from "@tanstack/react-query";
 import { Link } from "react-router";
 import { get, type LiveChannel } from "../api.js";
 import { useLive } from "../queries.js";
+import { DataTable } from "../ui/data-table.js";
 import { Empty } from "../ui/empty.js";
 import { Heading } from "../ui/heading.js";
 import { Pages, useListPlace } from "../ui/paging.js";
 import { Problem } from "../ui/problem.js";
 import { Search } from "../ui/search.js";
 import { useUrlState } from "../ui/url-state.js";
-import { Wide } from "../ui/wide.js";
 import { useThisApplication } from "./application.js";
 
 /** The channels that somebody is subscribed to, the busiest first. */
@@ -55,64 +55,60 @@ export function Channels() {
       )}
       {data !== undefined && data.total > 0 && (
         <>
-          <Wide label="Channels" minWidth={520}>
-            <Table verticalSpacing="xs" highlightOnHover>
-              <Table.Thead>
-                <Table.Tr>
-                  <Table.Th>Channel</Table.Th>
-                  <Table.Th ta="right">Subscribers</Table.Th>
-                  <Table.Th ta="right">Present</Table.Th>
-                  <Table.Th>
-                    <span className="hidden">Actions</span>
-                  </Table.Th>
-                </Table.Tr>
-              </Table.Thead>
-              <Table.Tbody>
-                {data.items.map(({ channel, subscribers, members }) => (
-                  <Table.Tr key={channel}>
-                    <Table.Td>
-                      <Group gap="xs">
-                        <span className="code">{channel}</span>
-                        {channel.endsWith("*") && (
-                          <Badge variant="default" tt="none">
-                            pattern
-                          </Badge>
-                        )}
-                      </Group>
-                    </Table.Td>
-                    <Table.Td ta="right">{subscribers}</Table.Td>
-                    <Table.Td ta="right">
-                      {members === undefined ? (
-                        <Text span c="dimmed">
-                          –
-                        </Text>
-                      ) : (
-                        <Button
-                          size="compact-sm"
-                          variant="default"
-                          onClick={() => set({ members: channel })}
-                          aria-label={`Who is present on ${channel}: ${members}`}
-                        >
-                          {members}
-                        </Button>
-                      )}
-                    </Table.Td>
-                    <Table.Td ta="right">
-                      <Button
-                        component={Link}
-                        size="compact-sm"
-                        variant="default"
-                        to={`/apps/${app.id}/live?${new URLSearchParams({ listen: channel })}`}
-                        aria-label={`Listen to ${channel}`}
-                      >
-                        Listen
-                      </Button>
-                    </Table.Td>
-                  </Table.Tr>
-                ))}
-              </Table.Tbody>
-            </Table>
-          </Wide>
+          <DataTable
+            label="Channels"
+            rows={data.items}
+            keyOf={({ channel }) => channel}
+            columns={[
+              {
+                name: "Channel",
+                cell: ({ channel }) => (
+                  <Group gap="xs">
+                    <span className="code">{channel}</span>
+                    {channel.endsWith("*") && (
+                      <Badge variant="default" tt="none" miw="max-content">
+                        pattern
+                      </Badge>
+                    )}
+                  </Group>
+                ),
+              },
+              { name: "Subscribers", isNumber: true, cell: ({ subscribers }) => subscribers },
+              {
+                name: "Present",
+                isNumber: true,
+                cell: ({ channel, members }) =>
+                  members === undefined ? (
+                    <Text span c="dimmed">
+                      –
+                    </Text>
+                  ) : (
+                    <Button
+                      size="compact-sm"
+                      variant="default"
+                      onClick={() => set({ members: channel })}
+                      aria-label={`Who is present on ${channel}: ${members}`}
+                    >
+                      {members}
+                    </Button>
+                  ),
+              },
+              {
+                name: "",
+                cell: ({ channel }) => (
+                  <Button
+                    component={Link}
+                    size="compact-sm"
+                    variant="default"
+                    to={`/apps/${app.id}/live?${new URLSearchParams({ listen: channel })}`}
+                    aria-label={`Listen to ${channel}`}
+                  >
+                    Listen
+                  </Button>
+                ),
+              },
+            ]}
+          />
           <Pages total={data.total} page={page} onChange={(next) => set({ page: String(next) })}>
             {data.total === 1 ? "1 channel" : `${data.total} channels`}
           </Pages>
@@ -151,23 +147,21 @@ function Members({ channel }: { channel: string }) {
   const members = Object.entries(data.members);
   if (members.length === 0) return <Text c="dimmed">Nobody is present.</Text>;
   return (
-    <Table verticalSpacing="xs">
-      <Table.Thead>
-        <Table.Tr>
-          <Table.Th>Presence id</Table.Th>
-          <Table.Th>What the token says of them</Table.Th>
-        </Table.Tr>
-      </Table.Thead>
-      <Table.Tbody>
-        {members.map(([id, { id: _, ...rest }]) => (
-          <Table.Tr key={id}>
-            <Table.Td className="code">{id}</Table.Td>
-            <Table.Td className="code">
+    <DataTable
+      label="Present"
+      rows={members}
+      keyOf={([id]) => id}
+      columns={[
+        { name: "Presence id", cell: ([id]) => <span className="code">{id}</span> },
+        {
+          name: "What the token says of them",
+          cell: ([, { id: _, ...rest }]) => (
+            <span className="code">
               {Object.keys(rest).length === 0 ? "–" : JSON.stringify(rest)}
-            </Table.Td>
-          </Table.Tr>
-        ))}
-      </Table.Tbody>
-    </Table>
+            </span>
+          ),
+        },
+      ]}
+    />
   );
 }
