@@ -479,8 +479,11 @@ describe("what is live", () => {
     await page.getByText("pattern", { exact: true }).waitFor();
     await page.getByRole("button", { name: `Who is present on ${channel}: 1` }).click();
     await page.getByText('{"shift":"late"}').waitFor();
+    await page.getByRole("button", { name: "Disconnect ann" }).click();
+    await page.getByRole("button", { name: "Disconnect", exact: true }).click();
+    await page.getByText("Nobody is present.").waitFor();
     await page.getByRole("button", { name: "Close" }).click();
-    await page.getByLabel("Show channels that begin with").fill("presence/");
+    await page.getByLabel("Show channels that begin with").fill("public/orders/1");
     await page.getByText("1 channel", { exact: true }).waitFor();
   });
 

@@ -14,6 +14,8 @@ export type NewToken = z.input<typeof shapes.newToken>;
 
 export type LiveChannel = z.output<typeof shapes.liveChannel>;
 export type LiveConnection = z.output<typeof shapes.liveConnection>;
+export type LiveMembers = z.output<typeof shapes.liveMembers>;
+export type Disconnected = z.output<typeof shapes.disconnected>;
 export type LiveRefusal = z.output<typeof shapes.liveRefusal>;
 
 /** The purpose of the key with which the server signs the console's own tokens. */

@@ -15,6 +15,7 @@ import {
   type AuditEntry,
   type CreatedApplication,
   type CreatedKey,
+  type Disconnected,
   get,
   getPage,
   type Info,
@@ -131,7 +132,14 @@ export function useDeleteKey(appId: string) {
 
 export function useDisconnect(appId: string) {
   return useChange((connectionId: string) =>
-    post<{ disconnected: number }>(`/application/${appId}/connections/${connectionId}/disconnect`),
+    post<Disconnected>(`/application/${appId}/connections/${connectionId}/disconnect`),
+  );
+}
+
+/** All sessions that are present as this user. */
+export function useDisconnectUser(appId: string) {
+  return useChange((presenceId: string) =>
+    post<Disconnected>(`/application/${appId}/users/${encodeURIComponent(presenceId)}/disconnect`),
   );
 }
 

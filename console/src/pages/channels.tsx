@@ -1,8 +1,11 @@
 import { Anchor, Badge, Button, Group, Modal, Skeleton, Text } from "@mantine/core";
+import { notifications } from "@mantine/notifications";
 import { useQuery } from "@tanstack/react-query";
+import { useState } from "react";
 import { Link } from "react-router";
-import { get, type LiveChannel } from "../api.js";
-import { useLive } from "../queries.js";
+import { get, type LiveChannel, type LiveMembers } from "../api.js";
+import { useDisconnectUser, useLive } from "../queries.js";
+import { Confirm } from "../ui/confirm.js";
 import { DataTable } from "../ui/data-table.js";
 import { Empty } from "../ui/empty.js";
 import { Heading } from "../ui/heading.js";
@@ -133,13 +136,11 @@ export function Channels() {
 function Members({ channel }: { channel: string }) {
   const { app } = useThisApplication();
   const path = channel.slice(`/${app.id}/presence/`.length);
+  const [chosen, setChosen] = useState<string>();
+  const disconnect = useDisconnectUser(app.id);
   const { data, error } = useQuery({
     queryKey: ["live", app.id, "presence", path],
-    queryFn: ({ signal }) =>
-      get<{ members: Record<string, Record<string, unknown>> }>(
-        `/application/${app.id}/presence/${path}`,
-        signal,
-      ),
+    queryFn: ({ signal }) => get<LiveMembers>(`/application/${app.id}/presence/${path}`, signal),
     refetchInterval: 3_000,
   });
   if (error !== null) return <Problem error={error} />;
@@ -147,21 +148,58 @@ function Members({ channel }: { channel: string }) {
   const members = Object.entries(data.members);
   if (members.length === 0) return <Text c="dimmed">Nobody is present.</Text>;
   return (
-    <DataTable
-      label="Present"
-      rows={members}
-      keyOf={([id]) => id}
-      columns={[
-        { name: "Presence id", cell: ([id]) => <span className="code">{id}</span> },
-        {
-          name: "What the token says of them",
-          cell: ([, { id: _, ...rest }]) => (
-            <span className="code">
-              {Object.keys(rest).length === 0 ? "–" : JSON.stringify(rest)}
-            </span>
-          ),
-        },
-      ]}
-    />
+    <>
+      <DataTable
+        label="Present"
+        rows={members}
+        keyOf={([id]) => id}
+        columns={[
+          { name: "Presence id", cell: ([id]) => <span className="code">{id}</span> },
+          {
+            name: "What the token says of them",
+            cell: ([, claims]) => <span className="code">{show(claims)}</span>,
+          },
+          {
+            name: "",
+            cell: ([id]) => (
+              <Button
+                size="compact-sm"
+                variant="default"
+                onClick={() => setChosen(id)}
+                aria-label={`Disconnect ${id}`}
+              >
+                Disconnect
+              </Button>
+            ),
+          },
+        ]}
+      />
+      {chosen !== undefined && (
+        <Confirm
+          title={`Disconnect “${chosen}”?`}
+          action="Disconnect"
+          onClose={() => setChosen(undefined)}
+          onConfirm={async () => {
+            await disconnect.mutateAsync(chosen);
+            setChosen(undefined);
+            notifications.show({ message: `“${chosen}” is disconnected from this application.` });
+          }}
+        >
+          <Text size="sm">
+            All that this user’s clients are subscribed to in this application ends, on this channel
+            and elsewhere. They may come back as long as they have a token that permits it.
+          </Text>
+        </Confirm>
+      )}
+    </>
   );
+}
+
+/** What is known of a member beside the id. */
+function show(claims: LiveMembers["members"][string]): string {
+  if (typeof claims !== "object" || claims === null || Array.isArray(claims)) {
+    return JSON.stringify(claims);
+  }
+  const { id: _, ...rest } = claims;
+  return Object.keys(rest).length === 0 ? "–" : JSON.stringify(rest);
 }
