@@ -11,7 +11,7 @@ import {
   Title,
 } from "@mantine/core";
 import { IconPlayerPause, IconPlayerPlay, IconTrash } from "@tabler/icons-react";
-import { type FormEvent, useState } from "react";
+import { type FormEvent, memo, useState } from "react";
 import { useThisApplication } from "../pages/application.js";
 import { Copy } from "../ui/copy.js";
 import { faultOf } from "./channel.js";
@@ -237,7 +237,7 @@ function told({ messages, isPaused }: ListeningState, shown: number, isListening
   return `${count} ${messages.length === 1 ? "message" : "messages"}, the newest first.${pause}`;
 }
 
-function Message({ appId, message }: { appId: string; message: Heard }) {
+const Message = memo(({ appId, message }: { appId: string; message: Heard }) => {
   const { at, channel, text, size } = message;
   return (
     <li>
@@ -266,4 +266,4 @@ function Message({ appId, message }: { appId: string; message: Heard }) {
       )}
     </li>
   );
-}
+});

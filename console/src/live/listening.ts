@@ -5,6 +5,8 @@ import type { Feed } from "./feed.js";
 /** Older messages are dropped. */
 const maxMessages = 500;
 
+const showEveryMs = 50;
+
 export interface Heard {
   readonly number: number;
   /** In ms since 1970. */
@@ -54,10 +56,15 @@ export class Listening {
     isPaused: false,
     waiting: 0,
   };
+  /** Oldest first; shown together, for a page that is drawn for each message cannot keep up. */
+  private incoming: Heard[] = [];
+  /** Came during a pause; newest first. */
   private held: Heard[] = [];
   private readonly open = new Map<string, Open>();
   private readonly listeners = new Set<() => void>();
   private count = 0;
+  private countAtPause = 0;
+  private timer: ReturnType<typeof setTimeout> | undefined;
 
   constructor(private readonly feed: Feed) {}
 
@@ -83,17 +90,23 @@ export class Listening {
   }
 
   pause(isPaused: boolean): void {
+    this.show();
+    this.countAtPause = this.count;
     const messages = isPaused ? this.state.messages : this.newest(this.held, this.state.messages);
     this.held = [];
     this.change({ isPaused, messages, waiting: 0 });
   }
 
   clear(): void {
+    this.incoming = [];
     this.held = [];
+    this.countAtPause = this.count;
     this.change({ messages: [], waiting: 0 });
   }
 
   end(): void {
+    clearTimeout(this.timer);
+    this.timer = undefined;
     for (const channel of [...this.open.keys()]) this.close(channel);
   }
 
@@ -157,12 +170,21 @@ export class Listening {
   }
 
   private append(heard: Omit<Heard, "number" | "at">): void {
-    const message = { ...heard, number: ++this.count, at: Date.now() };
+    this.incoming.push({ ...heard, number: ++this.count, at: Date.now() });
+    // Only the newest are shown: a flood need not be kept until then.
+    if (this.incoming.length > 2 * maxMessages) this.incoming.splice(0, maxMessages);
+    this.timer ??= setTimeout(() => this.show(), showEveryMs);
+  }
+
+  private show(): void {
+    this.timer = undefined;
+    const incoming = this.incoming.reverse();
+    this.incoming = [];
     if (this.state.isPaused) {
-      this.held = this.newest([message], this.held);
-      this.change({ waiting: this.state.waiting + 1 });
+      this.held = this.newest(incoming, this.held);
+      this.change({ waiting: this.count - this.countAtPause });
     } else {
-      this.change({ messages: this.newest([message], this.state.messages) });
+      this.change({ messages: this.newest(incoming, this.state.messages) });
     }
   }
 
