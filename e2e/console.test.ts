@@ -221,10 +221,12 @@ describe("applications", () => {
     await page.getByRole("button", { name: "Make a key for this command" }).click();
     await page.getByText("now holds the new key’s secret").waitFor();
     const command = await page.getByRole("region", { name: "Terminal" }).innerText();
+    const opened = page.waitForEvent("popup");
     await page.getByRole("link", { name: "listen in the live console" }).click();
-    await page.getByText("Listening. Nothing has come yet.").waitFor();
+    const live = await opened;
+    await live.getByText("Listening. Nothing has come yet.").waitFor();
     await shell("bash", ["-c", command]);
-    await page.getByRole("region", { name: "Messages" }).getByText('"text": "hello"').waitFor();
+    await live.getByRole("region", { name: "Messages" }).getByText('"text": "hello"').waitFor();
   });
 });
 
@@ -407,16 +409,18 @@ describe("the live console", () => {
   it("shows who is present, and who comes and goes", async () => {
     const { id } = await newApplication("Presence");
     const channel = `/${id}/presence/room`;
-    const listen = new URLSearchParams({ listen: channel, as: "ann" });
-    const ann = await open(`/apps/${id}/live?${listen}`);
+    const path = `/apps/${id}/live?${new URLSearchParams({ listen: channel })}`;
+    const ann = await open(path);
     const members = ann.getByRole("list", { name: `Present on ${channel}` });
-    await members.getByText("ann", { exact: true }).waitFor();
-    listen.set("as", "bob");
-    const bob = await open(`/apps/${id}/live?${listen}`);
+    await members.getByText(user.name, { exact: true }).waitFor();
+    const bob = await open(`/apps/${id}/live`);
+    await bob.getByLabel("Listen to").fill(channel);
+    await bob.getByLabel("As", { exact: true }).fill("bob");
+    await bob.getByRole("button", { name: "Listen", exact: true }).click();
     await members.getByText("bob", { exact: true }).waitFor();
     await bob.getByRole("button", { name: `Stop listening to ${channel}` }).click();
     await members.getByText("bob", { exact: true }).waitFor({ state: "detached" });
-    await members.getByText("ann", { exact: true }).waitFor();
+    await members.getByText(user.name, { exact: true }).waitFor();
   });
 
   it("listens to meta channels, and keeps in its address all but secrets", async () => {
@@ -551,7 +555,7 @@ describe("every page", () => {
     ["sign-in", ""],
     ["applications", ""],
     ["overview", "/apps/ID"],
-    ["live", "/apps/ID/live?listen=/ID/public/**&listen=/ID/presence/staff-room&as=dora"],
+    ["live", "/apps/ID/live?listen=/ID/public/**&listen=/ID/presence/staff-room"],
     ["token", "/apps/ID/live?tool=token&for=/ID/presence/staff-room&presence=ann"],
     ["channels", "/apps/ID/channels"],
     ["connections", "/apps/ID/connections"],
@@ -582,7 +586,8 @@ describe("every page", () => {
         break;
       case "live": {
         const { keyId, secret } = people;
-        await page.getByText("Dora").or(page.getByText("dora")).first().waitFor();
+        const present = page.getByRole("list", { name: /^Present on/ });
+        await present.getByText(user.name).waitFor();
         const by = { ...deployment, keyId, secret };
         await publish(by, `/${id}/public/timetable`, { room: 204, lesson: "Physics", moved: true });
         await page.getByText('"lesson": "Physics"').first().waitFor();

@@ -27,6 +27,9 @@ import {
 /** How often what is live is asked for again, in ms. */
 const liveMs = 3_000;
 
+/** How often it is asked whether one is still signed in, in ms. */
+const sessionCheckMs = 10_000;
+
 /** @param onSessionEnd the server does not know (any more) who asks */
 export function createQueryClient(onSessionEnd: () => void): QueryClient {
   const onError = (error: Error): void => {
@@ -46,7 +49,12 @@ export function createQueryClient(onSessionEnd: () => void): QueryClient {
 }
 
 export function useInfo() {
-  return useQuery({ queryKey: ["info"], queryFn: ({ signal }) => get<Info>("/info", signal) });
+  return useQuery({
+    queryKey: ["info"],
+    queryFn: ({ signal }) => get<Info>("/info", signal),
+    // So that a page that asks for nothing else notices the end of its session.
+    refetchInterval: sessionCheckMs,
+  });
 }
 
 export interface Window {
@@ -63,10 +71,12 @@ export function useApplications(window: Window) {
   });
 }
 
-export function useApplication(id: string) {
+/** @param id absent: none is asked for */
+export function useApplication(id: string | undefined) {
   return useQuery({
     queryKey: ["application", id],
     queryFn: ({ signal }) => get<ApplicationDetail>(`/application/${id}`, signal),
+    enabled: id !== undefined,
   });
 }
 

@@ -22,11 +22,16 @@ import type { View } from "./view.js";
 export function Listener({
   view,
   onChange,
+  presenceId,
+  onPresenceId,
   listening,
   state,
 }: {
   view: View;
   onChange: (change: Partial<View>) => void;
+  /** Who one is on presence channels. */
+  presenceId: string;
+  onPresenceId: (id: string) => void;
   listening: Listening;
   state: ListeningState;
 }) {
@@ -34,7 +39,7 @@ export function Listener({
   const refused = state.ears.filter((ear) => ear.state === "refused");
   return (
     <Stack>
-      <Choice view={view} onChange={onChange} />
+      <Choice view={view} onChange={onChange} presenceId={presenceId} onPresenceId={onPresenceId} />
       {state.ears.length > 0 && (
         <Group gap="xs" role="list" aria-label="Channels that are listened to">
           {state.ears.map(({ channel, state: how }) => (
@@ -56,11 +61,18 @@ export function Listener({
           ))}
         </Group>
       )}
-      {refused.map(({ channel, problem }) => (
-        <Alert key={channel} color="alarm" variant="outline" title={`${channel} is refused`}>
-          <Text size="sm">{problem}</Text>
+      {refused.length > 0 && (
+        <Alert color="alarm" variant="outline" title="Not listening">
+          {refused.map(({ channel, problem }) => (
+            <Text key={channel} size="sm" style={{ overflowWrap: "anywhere" }}>
+              <span className="code">{channel.slice(app.id.length + 1)}</span>: {problem}
+            </Text>
+          ))}
+          <Button mt="sm" size="xs" variant="default" onClick={() => listening.retry()}>
+            Listen again
+          </Button>
         </Alert>
-      ))}
+      )}
       <Members of={state.members} appId={app.id} />
       <Messages
         appId={app.id}
@@ -73,7 +85,25 @@ export function Listener({
   );
 }
 
-function Choice({ view, onChange }: { view: View; onChange: (change: Partial<View>) => void }) {
+/** So that fields beside each other are on one line, whatever is said about them. */
+const wrapperOrder: ("label" | "input" | "description" | "error")[] = [
+  "label",
+  "input",
+  "description",
+  "error",
+];
+
+function Choice({
+  view,
+  onChange,
+  presenceId,
+  onPresenceId,
+}: {
+  view: View;
+  onChange: (change: Partial<View>) => void;
+  presenceId: string;
+  onPresenceId: (id: string) => void;
+}) {
   const { app } = useThisApplication();
   const [name, setName] = useState(`/${app.id}/public/**`);
   const [isTried, setTried] = useState(false);
@@ -93,6 +123,7 @@ function Choice({ view, onChange }: { view: View; onChange: (change: Partial<Vie
         <TextInput
           label="Listen to"
           description="A channel, or a pattern: * is one level, ** all below."
+          inputWrapperOrder={wrapperOrder}
           value={name}
           onChange={(event) => {
             setName(event.currentTarget.value.trim());
@@ -103,18 +134,19 @@ function Choice({ view, onChange }: { view: View; onChange: (change: Partial<Vie
           autoCapitalize="off"
           autoCorrect="off"
           spellCheck={false}
-          style={{ flex: "1 1 260px" }}
+          style={{ flex: "1 1 300px" }}
         />
         {isPresenceRoom(name) && (
           <TextInput
             label="As"
             description="Your presence id there"
-            value={view.as}
-            onChange={(event) => onChange({ as: event.currentTarget.value })}
+            inputWrapperOrder={wrapperOrder}
+            value={presenceId}
+            onChange={(event) => onPresenceId(event.currentTarget.value)}
             style={{ flex: "0 1 160px" }}
           />
         )}
-        <Button type="submit" mt={{ base: 0, xs: 45 }}>
+        <Button type="submit" className="beside-field">
           Listen
         </Button>
       </Group>

@@ -62,6 +62,8 @@ export class Listening {
   private held: Heard[] = [];
   private readonly open = new Map<string, Open>();
   private readonly listeners = new Set<() => void>();
+  /** In this turn. */
+  private arrived: { channel: string; data: unknown; by: Set<string> }[] = [];
   private count = 0;
   private countAtPause = 0;
   private timer: ReturnType<typeof setTimeout> | undefined;
@@ -86,6 +88,16 @@ export class Listening {
     }
     for (const channel of channels) {
       if (!this.open.has(channel)) this.hear(channel, presenceId);
+    }
+  }
+
+  /** Asks once more for what was refused. */
+  retry(): void {
+    const refused = this.state.ears.filter(({ state }) => state === "refused");
+    for (const { channel } of refused) {
+      const { presenceId = "" } = this.open.get(channel) ?? {};
+      this.close(channel);
+      this.hear(channel, presenceId);
     }
   }
 
@@ -116,7 +128,7 @@ export class Listening {
     const token = () => this.feed.token(channel, { sub: true, ...(presence && { presence }) });
     const { client } = this.feed;
     const subscription = client.subscribeTo<unknown>(channel, token);
-    subscription.withChannel((name, data) => this.add(name, data));
+    subscription.withChannel((name, data) => this.add(channel, name, data));
     subscription
       .on("subscribed", () => this.mark({ channel, state: "subscribed" }))
       .on("resubscribed", () => {
@@ -152,15 +164,36 @@ export class Listening {
     each?.subscription.cancel();
     each?.room?.cancel();
     this.open.delete(channel);
+    this.forgetMembers(channel);
+    this.change({ ears: this.state.ears.filter((ear) => ear.channel !== channel) });
+  }
+
+  private forgetMembers(channel: string): void {
     const { [channel]: _, ...members } = this.state.members;
-    this.change({ ears: this.state.ears.filter((ear) => ear.channel !== channel), members });
+    this.change({ members });
   }
 
   private mark(ear: Ear): void {
+    // Nobody is known to be there any more.
+    if (ear.state === "refused") this.forgetMembers(ear.channel);
     this.change({ ears: this.state.ears.map((old) => (old.channel === ear.channel ? ear : old)) });
   }
 
-  private add(channel: string, data: unknown): void {
+  /** @param by what one listens to; a message that comes by several is one message */
+  private add(by: string, channel: string, data: unknown): void {
+    const same = this.arrived.find(
+      (each) => each.channel === channel && Object.is(each.data, data) && !each.by.has(by),
+    );
+    if (same !== undefined) {
+      same.by.add(by);
+      return;
+    }
+    // The client tells all who listen of a message before it goes on.
+    if (this.arrived.push({ channel, data, by: new Set([by]) }) === 1) {
+      setTimeout(() => {
+        this.arrived = [];
+      });
+    }
     const size = encoder.encode(JSON.stringify(data)).length;
     this.append({ channel, text: JSON.stringify(data, null, 2), size });
   }

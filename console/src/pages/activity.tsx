@@ -7,7 +7,7 @@ import { Empty } from "../ui/empty.js";
 import { Heading } from "../ui/heading.js";
 import { Pages, useListPlace } from "../ui/paging.js";
 import { Problem } from "../ui/problem.js";
-import { When } from "../ui/time.js";
+import { inFull, When } from "../ui/time.js";
 
 /** What is written in the audit table, as people say it. */
 const deeds: Readonly<Record<string, string>> = {
@@ -87,12 +87,13 @@ function Details({ details }: Pick<AuditEntry, "details">) {
   if (entries.length === 0) return <Text c="dimmed">–</Text>;
   return (
     <Text size="sm" style={{ overflowWrap: "anywhere" }}>
-      {entries.map(([name, value]) => `${name}: ${show(value)}`).join(" · ")}
+      {entries.map(([name, value]) => `${name.replaceAll("_", " ")}: ${show(value)}`).join(" · ")}
     </Text>
   );
 }
 
 function show(value: unknown): string {
   if (Array.isArray(value)) return value.length === 0 ? "none" : value.join(", ");
-  return typeof value === "string" ? value : JSON.stringify(value);
+  if (typeof value !== "string") return JSON.stringify(value);
+  return /^\d{4}-\d\d-\d\dT/.test(value) ? inFull(new Date(value)) : value;
 }

@@ -1,4 +1,4 @@
-import { Anchor, Button, Group, Modal, Skeleton, Stack, Text, TextInput } from "@mantine/core";
+import { Anchor, Button, Group, Skeleton, Stack, Text, TextInput } from "@mantine/core";
 import { useDisclosure } from "@mantine/hooks";
 import { IconPlus } from "@tabler/icons-react";
 import { type FormEvent, useState } from "react";
@@ -7,6 +7,7 @@ import { ApiError } from "../api.js";
 import { useApplications, useCreateApplication } from "../queries.js";
 import { Copy } from "../ui/copy.js";
 import { DataTable } from "../ui/data-table.js";
+import { Dialog } from "../ui/dialog.js";
 import { Empty } from "../ui/empty.js";
 import { Heading } from "../ui/heading.js";
 import { Pages, useListPlace } from "../ui/paging.js";
@@ -114,13 +115,7 @@ function NewApplication({ onClose }: { onClose: () => void }) {
   };
 
   return (
-    <Modal
-      opened
-      onClose={onClose}
-      title="New application"
-      centered
-      closeButtonProps={{ "aria-label": "Close" }}
-    >
+    <Dialog title="New application" onClose={onClose}>
       <form onSubmit={(event) => void submit(event).catch(() => undefined)}>
         <Stack>
           <TextInput
@@ -145,6 +140,6 @@ function NewApplication({ onClose }: { onClose: () => void }) {
           </Group>
         </Stack>
       </form>
-    </Modal>
+    </Dialog>
   );
 }

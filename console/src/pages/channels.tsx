@@ -1,4 +1,4 @@
-import { Anchor, Badge, Button, Group, Modal, Skeleton, Text } from "@mantine/core";
+import { Anchor, Badge, Button, Group, Skeleton, Text } from "@mantine/core";
 import { notifications } from "@mantine/notifications";
 import { useQuery } from "@tanstack/react-query";
 import { useState } from "react";
@@ -7,6 +7,7 @@ import { get, type LiveChannel, type LiveMembers } from "../api.js";
 import { useDisconnectUser, useLive } from "../queries.js";
 import { Confirm } from "../ui/confirm.js";
 import { DataTable } from "../ui/data-table.js";
+import { Dialog } from "../ui/dialog.js";
 import { Empty } from "../ui/empty.js";
 import { Heading } from "../ui/heading.js";
 import { Pages, useListPlace } from "../ui/paging.js";
@@ -118,15 +119,13 @@ export function Channels() {
         </>
       )}
       {room !== "" && (
-        <Modal
-          opened
-          onClose={() => set({ members: "" })}
+        <Dialog
           title={<span className="code">{room}</span>}
           size="lg"
-          closeButtonProps={{ "aria-label": "Close" }}
+          onClose={() => set({ members: "" })}
         >
           <Members channel={room} />
-        </Modal>
+        </Dialog>
       )}
     </>
   );

@@ -75,7 +75,7 @@ export function Connections() {
       )}
       {chosen !== undefined && (
         <Confirm
-          title="Disconnect this client?"
+          title={`Disconnect ${chosen.presence[0] ?? shortAgent(chosen.user_agent)}, ${chosen.id}?`}
           action="Disconnect"
           onClose={() => setChosen(undefined)}
           onConfirm={async () => {
@@ -107,8 +107,13 @@ const columns: readonly Column<LiveConnection>[] = [
   { name: "Since", cell: ({ since }) => <When at={since} /> },
   {
     name: "Client",
-    cell: ({ id, user_agent, address }) => (
+    cell: ({ id, user_agent, address, subscriptions }) => (
       <>
+        {subscriptions.some((name) => name.endsWith("/meta/statistics")) && (
+          <Badge variant="default" tt="none" miw="max-content">
+            a console
+          </Badge>
+        )}
         <Tooltip label={user_agent ?? "It does not say what it is"} multiline maw={420}>
           <Text size="sm" truncate="end" maw={240}>
             {shortAgent(user_agent)}

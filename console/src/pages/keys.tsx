@@ -4,7 +4,6 @@ import {
   Button,
   Group,
   Menu,
-  Modal,
   Select,
   Stack,
   Text,
@@ -20,6 +19,7 @@ import { useCreateKey, useDeleteKey, useRevokeKey, useRotateKey } from "../queri
 import { Confirm } from "../ui/confirm.js";
 import { Copy } from "../ui/copy.js";
 import { DataTable } from "../ui/data-table.js";
+import { Dialog } from "../ui/dialog.js";
 import { Empty } from "../ui/empty.js";
 import { Heading } from "../ui/heading.js";
 import { Problem } from "../ui/problem.js";
@@ -229,13 +229,7 @@ function NewKey({
   };
 
   return (
-    <Modal
-      opened
-      onClose={onClose}
-      title="New key"
-      centered
-      closeButtonProps={{ "aria-label": "Close" }}
-    >
+    <Dialog title="New key" onClose={onClose}>
       <form onSubmit={(event) => void submit(event).catch(() => undefined)}>
         <Stack>
           <TextInput
@@ -299,7 +293,7 @@ function NewKey({
           </Group>
         </Stack>
       </form>
-    </Modal>
+    </Dialog>
   );
 }
 
@@ -386,6 +380,12 @@ function Revocation({ appId, of, onClose }: { appId: string; of: Key; onClose: (
         notifications.show({ message: "The key is revoked." });
       }}
     >
+      {of.purpose === consolePurpose && (
+        <Text size="sm">
+          This is the key of the console itself: what consoles are listening to in this application
+          ends, too. With their next use they make themselves another.
+        </Text>
+      )}
       <Text size="sm">
         Within a second it and every token signed with it stop working, and the subscriptions that
         it permitted end. It stays in the list, so that one can see what it was. There is no way

@@ -22,7 +22,7 @@ import { Copy } from "../ui/copy.js";
 import { DataTable } from "../ui/data-table.js";
 import { Heading } from "../ui/heading.js";
 import { Problem } from "../ui/problem.js";
-import { When } from "../ui/time.js";
+import { timeOfDay, When } from "../ui/time.js";
 import { useFeed, useThisApplication } from "./application.js";
 
 /** `/admin/apps/:id`: what happens in the application now. */
@@ -58,12 +58,19 @@ export function Overview() {
         )}
         {isNew && <FirstSteps app={app} />}
         <SimpleGrid cols={{ base: 1, xs: 2, lg: 4 }}>
-          <Figure name="Connections" value={last?.connections} samples={samples} of="connections" />
+          <Figure
+            name="Connections"
+            value={last?.connections}
+            samples={samples}
+            of="connections"
+            note="this page included"
+          />
           <Figure
             name="Subscriptions"
             value={last?.subscriptions}
             samples={samples}
             of="subscriptions"
+            note="this page included"
           />
           <Figure
             name="Published per second"
@@ -97,18 +104,18 @@ export function Overview() {
   );
 }
 
-const clock = new Intl.DateTimeFormat("en", { timeStyle: "medium" });
-
 function Figure({
   name,
   value,
   samples,
   of,
+  note,
 }: {
   name: string;
   value: number | undefined;
   samples: readonly Sample[];
   of: keyof Sample;
+  note?: string;
 }) {
   // One value is a line, too.
   const line = samples.length === 1 ? [...samples, ...samples] : samples;
@@ -116,6 +123,11 @@ function Figure({
     <Paper withBorder p="md" component="section" aria-label={name}>
       <Text size="sm" c="dimmed">
         {name}
+        {note !== undefined && (
+          <Text span size="xs">
+            , {note}
+          </Text>
+        )}
       </Text>
       {value === undefined ? (
         <Skeleton height={34} width={90} my={4} />
@@ -128,7 +140,7 @@ function Figure({
       <div aria-hidden="true">
         <AreaChart
           h={90}
-          data={line.map((sample) => ({ at: clock.format(sample.at), [name]: sample[of] }))}
+          data={line.map((sample) => ({ at: timeOfDay(sample.at), [name]: sample[of] }))}
           dataKey="at"
           series={[{ name, color: "bamboo.6" }]}
           curveType="linear"
@@ -161,7 +173,10 @@ function Card({ title, more, children }: { title: string; more?: ReactNode; chil
 
 function Busiest() {
   const { app } = useThisApplication();
-  const { data, error, refetch } = useLive<LiveChannel>(app.id, "channels", { limit: 6 });
+  // Only consoles hear that.
+  const statistics = `/${app.id}/meta/statistics`;
+  const { data, error, refetch } = useLive<LiveChannel>(app.id, "channels", { limit: 7 });
+  const isQuiet = data?.items.every(({ channel }) => channel === statistics) === true;
   return (
     <Card
       title="Busiest channels"
@@ -173,11 +188,11 @@ function Busiest() {
     >
       {error !== null && <Problem error={error} onRetry={() => refetch()} />}
       {data === undefined && error === null && <Skeleton height={80} />}
-      {data?.total === 0 && <Text c="dimmed">Nobody listens to a channel now.</Text>}
-      {data !== undefined && data.total > 0 && (
+      {isQuiet && <Text c="dimmed">Nobody listens to a channel now.</Text>}
+      {data !== undefined && !isQuiet && (
         <DataTable
           label="Busiest channels"
-          rows={data.items}
+          rows={data.items.filter(({ channel }) => channel !== statistics)}
           keyOf={({ channel }) => channel}
           columns={[
             {
@@ -215,7 +230,7 @@ function Refusals() {
       {data === undefined && error === null && <Skeleton height={80} />}
       {data?.items.length === 0 && (
         <Text c="dimmed">
-          Nothing has been refused lately. What is appears here, with its reason.
+          Nothing has been refused lately. Refused requests appear here, with the reason.
         </Text>
       )}
       {data !== undefined && data.items.length > 0 && (
