@@ -231,7 +231,8 @@ admin
         `Admin ${username}`,
         `  password  ${password}`,
         "",
-        "Keep it now: it is not shown again. A running server takes it at once.",
+        "Keep it now: it is not shown again. A running server takes it at once,",
+        "unless it was started with an ADMIN_PASSWORD of its own: then that counts.",
       ]);
     }),
   );

@@ -211,7 +211,7 @@ export const catalogue = {
   unsupportedType: {
     text: "Unsupported content type",
     http: 415,
-    help: "Send Content-Type: application/json or application/x-www-form-urlencoded; multipart forms (curl -F) are not taken.",
+    help: "Send Content-Type: application/json. Publishing to one channel also takes application/x-www-form-urlencoded; multipart forms (curl -F) are not taken anywhere.",
     retry: "no",
   },
   emptyBody: {
@@ -248,7 +248,7 @@ export const catalogue = {
   loginFailed: {
     text: "Wrong user name or password",
     http: 401,
-    help: "Look for the password in ADMIN_PASSWORD, or make another with: pandapush admin reset-password",
+    help: "The password is that of ADMIN_PASSWORD where this is set; else the one shown at the first start, and another is made with: npx pandapush admin reset-password",
     retry: "no",
   },
   tooManyLogins: {

@@ -97,6 +97,6 @@ function describeLogin(login: AdminLogin): string[] {
       "Keep it now: it is not shown again. Another one:  npx pandapush admin reset-password",
     ];
   }
-  const forgotten = isConfigured ? "ADMIN_PASSWORD" : "npx pandapush admin reset-password";
+  const forgotten = isConfigured ? "it is in ADMIN_PASSWORD" : "npx pandapush admin reset-password";
   return [`Admin login:  ${username}  (forgotten the password? ${forgotten})`];
 }

@@ -36,7 +36,7 @@ interface Options {
   /** The same on all nodes: a login may begin at one and end at another. */
   readonly key: string;
   /** Told why the provider could not be used; never a secret, a code or a token. */
-  readonly report: (problem: string, fields: { readonly reason: string }) => void;
+  readonly report: (problem: string, fields: { readonly issuer: string; readonly reason: string }) => void;
 }
 
 /** A login that is under way in this browser. */
@@ -307,7 +307,10 @@ export class OidcLogin implements LoginMethod {
       );
     }
     if (fault.kind === "over") return new Refusal("loginOver");
-    this.options.report(`login with ${name} is not possible`, { reason: fault.text });
+    this.options.report(`login with ${name} is not possible`, {
+      issuer: this.provider.issuer,
+      reason: fault.text,
+    });
     if (fault.kind === "down") {
       const help = `${name} cannot be reached from this server. Try again in a moment. Who is signed in already can go on.`;
       return new Refusal("providerDown", [], help);
