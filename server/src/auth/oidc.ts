@@ -36,7 +36,10 @@ interface Options {
   /** The same on all nodes: a login may begin at one and end at another. */
   readonly key: string;
   /** Told why the provider could not be used; never a secret, a code or a token. */
-  readonly report: (problem: string, fields: { readonly issuer: string; readonly reason: string }) => void;
+  readonly report: (
+    problem: string,
+    fields: { readonly issuer: string; readonly reason: string },
+  ) => void;
 }
 
 /** A login that is under way in this browser. */
