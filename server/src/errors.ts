@@ -211,7 +211,7 @@ export const catalogue = {
   unsupportedType: {
     text: "Unsupported content type",
     http: 415,
-    help: "Send Content-Type: application/json. Publishing to one channel also takes application/x-www-form-urlencoded; multipart forms (curl -F) are not taken anywhere.",
+    help: "Send Content-Type: application/json or application/x-www-form-urlencoded; multipart forms (curl -F) are not taken.",
     retry: "no",
   },
   emptyBody: {
