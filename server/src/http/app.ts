@@ -85,9 +85,10 @@ export function createApp(parts: AppParts): FastifyInstance {
 function refusalOf(error: unknown, request: FastifyRequest, log: AppParts["log"]): Refusal {
   if (error instanceof Refusal) return error;
   const { code, statusCode } = error as Partial<FastifyError>;
-  // Publishing to one channel reads its body itself, and takes forms; all others are JSON only.
   if (code === "FST_ERR_CTP_INVALID_MEDIA_TYPE") {
-    return new Refusal("unsupportedType", [], "Send Content-Type: application/json.");
+    // Only publishing to one channel takes forms.
+    const help = isChannelUrl(request.url) ? undefined : "Send Content-Type: application/json.";
+    return new Refusal("unsupportedType", [], help);
   }
   if (code === "FST_ERR_CTP_BODY_TOO_LARGE") return new Refusal("tooLarge");
   if (statusCode !== undefined && statusCode < 500) return new Refusal("badRequest");
