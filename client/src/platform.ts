@@ -7,6 +7,8 @@ export interface Socket {
   onclose: ((event: { code: number; reason: string }) => void) | null;
   /** Only Node says what it was. */
   onerror: ((event: { message?: string }) => void) | null;
+  /** 1: open. */
+  readonly readyState: number;
   send(text: string): void;
   close(): void;
 }

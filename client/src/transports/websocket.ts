@@ -75,6 +75,10 @@ function transportOf(
     }
     received(messages);
   };
+  // What a closing socket is given is lost, and browsers complain of it; its close event follows.
+  const write = (text: string): void => {
+    if (socket.readyState === 1) socket.send(text);
+  };
   return {
     type: "websocket",
     send(messages) {
@@ -84,11 +88,11 @@ function transportOf(
           longest = batch.messages;
           longestBytes = bytes;
         }
-        socket.send(batch.text);
+        write(batch.text);
       }
     },
     leave(message) {
-      socket.send(JSON.stringify([message]));
+      write(JSON.stringify([message]));
     },
     close() {
       silence(socket);
