@@ -207,7 +207,6 @@ function Messages({
       channel.toLowerCase().includes(wanted) ||
       text.toLowerCase().includes(wanted),
   );
-  const isListening = state.ears.length > 0;
   return (
     <div>
       <Group gap="sm" mb="xs">
@@ -246,7 +245,7 @@ function Messages({
         </Button>
       </Group>
       <Text size="sm" c="dimmed" role="status">
-        {told(state, shown.length, isListening)}
+        {told(state, shown.length)}
       </Text>
       <section className="messages" tabIndex={0} aria-label="Messages, newest first">
         <ol>
@@ -259,11 +258,14 @@ function Messages({
   );
 }
 
-function told({ messages, isPaused }: ListeningState, shown: number, isListening: boolean): string {
-  if (!isListening && messages.length === 0) {
-    return "Choose a channel above: what is published to it appears here.";
+function told({ ears, messages, isPaused }: ListeningState, shown: number): string {
+  if (messages.length === 0) {
+    if (ears.length === 0) return "Choose a channel above: what is published to it appears here.";
+    if (isPaused) return "Paused.";
+    if (ears.some(({ state }) => state === "pending")) return "Subscribing …";
+    if (ears.every(({ state }) => state === "refused")) return "Not listening.";
+    return "Listening. Nothing has come yet.";
   }
-  if (messages.length === 0) return isPaused ? "Paused." : "Listening. Nothing has come yet.";
   const count = shown === messages.length ? `${shown}` : `${shown} of ${messages.length}`;
   const pause = isPaused ? " Paused: what comes now waits." : "";
   return `${count} ${messages.length === 1 ? "message" : "messages"}, the newest first.${pause}`;
