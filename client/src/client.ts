@@ -60,6 +60,11 @@ export interface ClientEvents {
   /** The connection is lost, or was closed. */
   "transport:down": [];
   state: [state: ClientState];
+  /**
+   * The connection was lost, or an attempt to have one failed: nobody there, a wrong URL (`code` of
+   * the error is 404), a certificate that is not trusted… The next attempt follows by itself.
+   */
+  failed: [error: Error | PandapushError];
   /** The server refused the client altogether. It tries again unless it was told not to. */
   refused: [error: PandapushError];
 }
@@ -106,7 +111,7 @@ const knownOptions: ReadonlySet<string> = new Set<keyof ClientOptions>([
  * publish; from then on it stays connected, and comes back by itself.
  *
  * ```js
- * const client = new Pandapush.Client("https://push.example.com/push");
+ * const client = new Client("https://push.example.com/push");
  * client.subscribe("/APP_ID/public/news", (message) => console.log(message));
  * ```
  */
@@ -130,10 +135,13 @@ export class Client {
     }
     const { timeout = 60, interval = 0, retry, endpoints = {}, scheduler = Scheduler } = options;
     const network = networkOf(options);
+    const { base } = platform;
+    const urlOf = (type: ConnectionType): string => new URL(endpoints[type] ?? url, base).href;
+    requireServer(endpoints["long-polling"] ?? url, base);
     this.#link = new Link(
       {
         platform,
-        urlOf: (type) => new URL(endpoints[type] ?? url, platform.base).href,
+        urlOf,
         network: () => ({ ...network, headers: this.#headers }),
         isDisabled: (feature) => this.#disabled.has(feature),
         makeScheduler: (message, settings) => new scheduler(message, settings),
@@ -151,6 +159,7 @@ export class Client {
         ended: (reason) => this.#refuseAll(reason),
         up: () => this.#events.emit("transport:up"),
         down: () => this.#events.emit("transport:down"),
+        failed: (error) => this.#events.emit("failed", error),
         handshakeRefused: (error) => this.#events.emit("refused", error),
       },
     );
@@ -159,6 +168,11 @@ export class Client {
   /** Whether messages flow; the event `state` tells of changes. */
   get state(): ClientState {
     return this.#link.state;
+  }
+
+  /** Why the connection was lost, or not to be had, the last time; the event `failed` tells it. */
+  get lastError(): Error | PandapushError | undefined {
+    return this.#link.lastError;
   }
 
   /**
@@ -180,9 +194,9 @@ export class Client {
     listener?: MessageListener<T>,
     context?: unknown,
   ): Subscription<T> | Subscription<T>[] {
-    return typeof channel === "string"
-      ? this.#subscribe({ channel, token: undefined, listener, context })
-      : channel.map((each) => this.subscribe<T>(each, listener, context));
+    return Array.isArray(channel)
+      ? channel.map((each: string) => this.subscribe<T>(each, listener, context))
+      : this.#subscribe({ channel: channel as string, token: undefined, listener, context });
   }
 
   /**
@@ -264,10 +278,11 @@ export class Client {
   }
 
   /**
-   * Joins a presence channel and keeps the list of its members.
+   * Joins a presence channel and keeps the list of its members. Other channels and patterns are
+   * rejected.
    *
-   * ```js
-   * const room = client.presence("/APP_ID/presence/lobby", token);
+   * ```ts
+   * const room = client.presence<Member>("/APP_ID/presence/lobby", token);
    * room.on("join", (id, member) => console.log(member.name, "came"));
    * ```
    */
@@ -276,8 +291,15 @@ export class Client {
     token: TokenSource,
     options: { signal?: AbortSignal } = {},
   ): PresenceRoom<T> {
+    const fault = /^\/[^/]+\/presence(?:\/[^*]+)?$/.test(channel)
+      ? undefined
+      : PandapushError.own(
+          "refused",
+          `${channel} is no presence channel; one is /APP_ID/presence/lobby`,
+        );
+    const subscription = { channel, token: token ?? null, context: options, fault };
     return new PresenceRoom<T>((listener, onSnapshot) =>
-      this.#subscribe({ channel, token: token ?? null, listener, context: options, onSnapshot }),
+      this.#subscribe({ ...subscription, listener, onSnapshot }),
     );
   }
 
@@ -304,6 +326,7 @@ export class Client {
     data: T,
     options: PublishOptions = {},
   ): Publication {
+    requireChannel(channel);
     const { attempts, deadline, signal, ...others } = options;
     const [unknown] = Object.keys(others);
     if (unknown !== undefined) throw new Error(`Unrecognized option: ${unknown}`);
@@ -447,7 +470,11 @@ export class Client {
     this.emit(event, ...args);
   }
 
-  #subscribe<T>({ channel, token, listener, context, onSnapshot }: NewSubscription<T>) {
+  #subscribe<T>({ channel, token, listener, context, onSnapshot, fault }: NewSubscription<T>) {
+    requireChannel(channel);
+    if (typeof (listener ?? requireChannel) !== "function") {
+      throw new TypeError("The listener is no function; a token goes with subscribeTo");
+    }
     const signal = signalOf(context);
     const cancel = (): void => {
       subscription.fail(signal?.reason);
@@ -466,6 +493,11 @@ export class Client {
     );
     if (signal?.aborted) {
       cancel();
+      return subscription;
+    }
+    if (fault !== undefined) {
+      // Whoever made it can listen first.
+      queueMicrotask(() => subscription.refuse(fault));
       return subscription;
     }
     signal?.addEventListener("abort", cancel);
@@ -570,7 +602,7 @@ export class Client {
 
   /** The server told the client to stay away: nobody will answer those who wait. */
   #refuseAll(reason: string): void {
-    const error = new PandapushError(null, [], `The client is disconnected: ${reason}`);
+    const error = PandapushError.own("disconnected", `The client is disconnected: ${reason}`);
     this.#eachSubscription((subscription) => subscription.refuse(error));
   }
 
@@ -605,6 +637,25 @@ interface NewSubscription<T> {
   readonly listener: MessageListener<T> | undefined;
   readonly context: unknown;
   readonly onSnapshot?: ((presence: unknown) => void) | undefined;
+  /** The server need not be asked. */
+  readonly fault?: PandapushError | undefined;
+}
+
+function requireServer(url: string, base: string | undefined): void {
+  try {
+    if (/^https?:/.test(new URL(url, base).href)) return;
+  } catch {
+    // What follows says more than "Invalid URL".
+  }
+  throw new TypeError(
+    `${url} is no URL of a server; one is https://push.example.com/push${base === undefined ? "" : " or /push"}`,
+  );
+}
+
+function requireChannel(channel: unknown): void {
+  if (typeof channel !== "string") {
+    throw new TypeError(`${channel} is no channel; one is "/APP_ID/public/news"`);
+  }
 }
 
 /** Hands on what a message with this token carries, at once when no promise is in between. */
@@ -615,7 +666,7 @@ function withToken(
 ): void {
   const fail = (error: unknown): void => {
     const why = error instanceof Error ? error.message : String(error);
-    failed(new PandapushError(null, [], `There is no token: ${why}`));
+    failed(PandapushError.own("no-token", `There is no token: ${why}`));
   };
   const finish = (token: string | null | undefined): void =>
     send(token === null || token === undefined ? {} : { ext: { auth: { token } } });
@@ -623,8 +674,7 @@ function withToken(
   try {
     token = typeof source === "function" ? source() : source;
   } catch (error) {
-    fail(error);
-    return;
+    token = Promise.reject(error);
   }
   if (token instanceof Promise) token.then(finish, fail);
   else finish(token);

@@ -4,8 +4,10 @@
  *
  * Knows nothing of subscriptions or applications: it carries messages and tells what happened.
  */
+import { Arrivals } from "./arrivals.js";
 import { PandapushError } from "./error.js";
 import type { ConnectionType, Message } from "./message.js";
+import { Outbox, type Request, type Settle } from "./outbox.js";
 import type { NetworkOptions, Platform } from "./platform.js";
 import { Reconnect } from "./reconnect.js";
 import type { Scheduler, SchedulerOptions } from "./scheduler.js";
@@ -55,6 +57,8 @@ export interface LinkListeners {
   readonly ended: (reason: string) => void;
   readonly up: () => void;
   readonly down: () => void;
+  /** The connection is lost or was not to be had; another attempt follows. */
+  readonly failed: (error: Error) => void;
   readonly handshakeRefused: (error: PandapushError) => void;
 }
 
@@ -64,21 +68,6 @@ export interface RequestOptions {
   readonly deadline?: number | undefined;
   /** It makes sense in this session only: when that is lost it is dropped, unsettled. */
   readonly isOfSession?: boolean;
-}
-
-/** With the reply, a refusal's too, or without one when the message was given up. */
-type Settle = (reply: Message | undefined, error: PandapushError | undefined) => void;
-
-interface Request {
-  message: Message;
-  readonly settle: Settle;
-  /** undefined: a handshake or connect, which is never sent again as it is. */
-  readonly scheduler: Scheduler | undefined;
-  readonly isOfSession: boolean;
-  /** It was taken back after it was sent: it is not sent again. */
-  isTakenBack: boolean;
-  notBefore: number;
-  dueAt: number;
 }
 
 /** One attempt to have a transport, and the transport. */
@@ -93,7 +82,6 @@ const goodbyeMs = 2_000;
 /** How much later than advised a connect may be answered. */
 const connectGraceMs = 5_000;
 const probeTimeoutMs = 5_000;
-const usedUp = "its attempts or its time are used up";
 /** Two sessions lost within this time are one failure. */
 const unstableMs = 30_000;
 const tickMs = 1_000;
@@ -101,8 +89,6 @@ const tickMs = 1_000;
 const hurriedMs = 1_000;
 /** A tick that comes this much too late means that the machine slept. */
 const sleptMs = 4_000;
-/** How many publications are remembered, to recognise those that come again. */
-const maxSeen = 2_048;
 /** When WebSockets did not work, how long until they are tried again: at first, and at most. */
 const firstUpgradeMs = 30_000;
 const lastUpgradeMs = 600_000;
@@ -114,8 +100,8 @@ export class Link {
   #isEstablished = false;
   #clientId: string | undefined;
   #advice: { interval: number; timeout: number };
-  #queue: Request[] = [];
-  readonly #sent = new Map<string, Request>();
+  readonly #outbox = new Outbox();
+  readonly #arrivals = new Arrivals();
   readonly #limits: Limits = { messages: maxBatchMessages };
   #lastId = 0;
   #isFlushing = false;
@@ -127,7 +113,7 @@ export class Link {
   #ticker: Timer | undefined;
   #tickedAt = 0;
   #attemptedAt = 0;
-  #lastFailure = "";
+  #lastError: Error | undefined;
   /** Something happened that makes it likely that the next attempt succeeds. */
   #isHurried = false;
   /** When a sign of life must have come; 0: none is awaited. */
@@ -137,9 +123,6 @@ export class Link {
   #isUp = false;
   #hadSession = false;
   #sessionLostAt = 0;
-  /** The server says how many events it sent, so that what is missing is known. */
-  #received = 0;
-  readonly #seen = new Set<string>();
   #mayHaveMissed = false;
 
   #hasSocketWorked = false;
@@ -161,18 +144,14 @@ export class Link {
     return this.#state;
   }
 
-  get clientId(): string | undefined {
-    return this.#clientId;
+  /** Why the connection was lost, or not to be had, the last time. */
+  get lastError(): Error | undefined {
+    return this.#lastError;
   }
 
-  /**
-   * Begins to connect, once.
-   * @throws TypeError when the URL is none
-   */
+  /** Begins to connect, once. */
   start(): void {
     if (this.#state !== "unconnected") return;
-    const url = this.options.urlOf("long-polling");
-    if (!/^https?:/.test(url)) throw new TypeError(`${url} does not begin with http: or https:`);
     this.#setState("connecting");
     this.#tickedAt = Date.now();
     this.#ticker = setInterval(() => this.#tick(), tickMs);
@@ -196,7 +175,7 @@ export class Link {
     settle: Settle,
   ): () => void {
     if (this.#state === "disconnected") {
-      settle(undefined, new PandapushError(null, [], "The client is disconnected"));
+      settle(undefined, PandapushError.own("disconnected", "The client is disconnected"));
       return () => {};
     }
     this.start();
@@ -212,22 +191,13 @@ export class Link {
         attempts,
         deadline: deadline === undefined ? undefined : Date.now() + deadline * 1000,
       });
-      request = {
-        message: passed,
-        settle,
-        scheduler,
-        isOfSession,
-        isTakenBack: false,
-        notBefore: 0,
-        dueAt: 0,
-      };
-      this.#queue.push(request);
+      request = { message: passed, settle, scheduler, isOfSession };
+      this.#outbox.add(request);
       this.#flushSoon();
     });
     return () => {
       isTakenBack = true;
-      if (request !== undefined) request.isTakenBack = true;
-      this.#queue = this.#queue.filter((queued) => !queued.isTakenBack);
+      if (request !== undefined) this.#outbox.takeBack(request);
     };
   }
 
@@ -329,7 +299,7 @@ export class Link {
 
   /** Without a transport for some reason: what was under way waits, and a new attempt follows. */
   #fail(error: Error, minDelayMs = 0): void {
-    this.#lastFailure = error.message;
+    this.#lastError = error;
     const transport = this.#way?.transport;
     transport?.close();
     this.#way = undefined;
@@ -343,24 +313,14 @@ export class Link {
 
     const wasEstablished = this.#isEstablished;
     this.#isEstablished = false;
-    const underWay = [...this.#sent.values()].filter(
-      ({ scheduler, isTakenBack }) => scheduler !== undefined && !isTakenBack,
-    );
-    this.#sent.clear();
-    // What was queued before a session could be had has been tried in vain as well.
-    if (!wasEstablished) for (const { scheduler } of this.#queue) scheduler?.send();
-    const failed = wasEstablished ? underWay : [...underWay, ...this.#queue];
-    for (const request of failed) {
-      request.scheduler?.fail();
-      request.notBefore = Date.now() + (request.scheduler?.getInterval() ?? 0) * 1000;
-    }
-    this.#queue = [...underWay, ...this.#queue];
+    this.#outbox.connectionLost(!wasEstablished);
     if (wasEstablished) {
       this.#mayHaveMissed = true;
       this.#setState("connecting");
     }
     this.#goDown();
-    this.#dropUndeliverable(error.message);
+    this.#outbox.dropUndeliverable(error.message);
+    this.listeners.failed(error);
   }
 
   /** Earlier than that when there is a reason to hope. */
@@ -370,19 +330,6 @@ export class Link {
     const waitMs = this.#isHurried ? Math.min(delayMs, soonMs) : delayMs;
     this.#isHurried = false;
     this.#retryTimer = setTimeout(() => void this.#attempt(), waitMs);
-  }
-
-  #dropUndeliverable(reason: string): void {
-    const isKept = (request: Request): boolean => request.scheduler?.isDeliverable() === true;
-    const dropped = this.#queue.filter((request) => !isKept(request));
-    if (dropped.length === 0) return;
-    this.#queue = this.#queue.filter(isKept);
-    for (const request of dropped) this.#giveUp(request, reason);
-  }
-
-  #giveUp({ scheduler, settle }: Request, reason: string): void {
-    scheduler?.abort();
-    settle(undefined, new PandapushError(null, [], `The message was not delivered: ${reason}`));
   }
 
   // The session
@@ -401,7 +348,7 @@ export class Link {
       this.#heed(reply);
       if (reply.successful && typeof reply.clientId === "string") {
         this.#clientId = reply.clientId;
-        this.#received = 0;
+        this.#arrivals.newSession();
         this.#openStream(reply);
         return;
       }
@@ -448,10 +395,9 @@ export class Link {
     this.#setState("connected");
     if (!this.#isUp) this.listeners.up();
     this.#isUp = true;
-    const waiting = this.#queue.filter(({ isOfSession }) => !isNew || !isOfSession);
-    this.#queue = [];
-    this.listeners.ready(!isNew ? "resumed" : this.#hadSession ? "after-another" : "new");
-    this.#queue.push(...waiting);
+    this.#outbox.begin(isNew, () =>
+      this.listeners.ready(!isNew ? "resumed" : this.#hadSession ? "after-another" : "new"),
+    );
     this.#hadSession = true;
     this.#mayHaveMissed = false;
     this.#flush();
@@ -486,7 +432,7 @@ export class Link {
   #connectAgain(): void {
     const better = this.#better;
     // It is still being opened; or replies to what is under way would come to nobody.
-    if (better?.transport === undefined || this.#sent.size > 0) {
+    if (better?.transport === undefined || this.#outbox.isWaiting) {
       this.#connect();
       return;
     }
@@ -502,8 +448,7 @@ export class Link {
     if (typeof sent !== "number") {
       // Nobody knows what became of the events that were on their way.
       if (this.#mayHaveMissed) this.listeners.gap();
-    } else if (type !== "eventsource" && sent > this.#received) {
-      this.#received = sent;
+    } else if (type !== "eventsource" && this.#arrivals.isBehind(sent)) {
       this.listeners.gap();
     }
     this.#mayHaveMissed = false;
@@ -540,15 +485,11 @@ export class Link {
     const way = this.#way;
     this.listeners.outgoing(message, (passed) => {
       if (passed === null || this.#way !== way || way?.transport === undefined) return;
-      this.#sent.set(String(passed.id), {
+      this.#outbox.sent({
         message: passed,
         settle: (reply) => {
           if (reply !== undefined) answered(reply);
         },
-        scheduler: undefined,
-        isOfSession: true,
-        isTakenBack: false,
-        notBefore: 0,
         dueAt: Date.now() + timeoutMs,
       });
       way.transport.send([passed]);
@@ -568,21 +509,8 @@ export class Link {
   #flush(): void {
     const transport = this.#way?.transport;
     if (!this.#isEstablished || transport === undefined) return;
-    this.#dropUndeliverable(`${usedUp}. ${this.#lastFailure}`.trim());
-    const now = Date.now();
-    // In order: who must wait lets those behind wait too.
-    const end = this.#queue.findIndex(({ notBefore }) => notBefore > now);
-    const ready = this.#queue.splice(0, end === -1 ? this.#queue.length : end);
-    const messages: Message[] = [];
-    for (const request of ready) {
-      const { message, scheduler } = request;
-      if (scheduler === undefined) continue;
-      if (this.#clientId !== undefined) message.clientId = this.#clientId;
-      scheduler.send();
-      request.dueAt = now + scheduler.getTimeout() * 1000;
-      this.#sent.set(String(message.id), request);
-      messages.push(message);
-    }
+    this.#dropUsedUp();
+    const messages = this.#outbox.take(this.#clientId);
     if (messages.length > 0) transport.send(messages);
   }
 
@@ -595,10 +523,9 @@ export class Link {
         this.#fail(PandapushError.from(message));
         return;
       }
-      const id = String(message.id);
-      const request = message.successful === undefined ? undefined : this.#sent.get(id);
-      if (request !== undefined) this.#sent.delete(id);
-      else if (!this.#isNews(message)) continue;
+      const isReply = message.successful !== undefined;
+      const request = isReply ? this.#outbox.answered(message.id) : undefined;
+      if (request === undefined && !this.#arrivals.isNews(message)) continue;
       this.listeners.incoming(message, (passed) => {
         if (passed === null) return;
         if (request === undefined) this.listeners.event(passed);
@@ -607,36 +534,12 @@ export class Link {
     }
   }
 
-  /**
-   * Counts what the server sent by itself, and says whether it came for the first time. A server
-   * that cannot know whether something arrived sends it again; Pandapush's publications have ids
-   * with a `-`, other servers' ids are their publishers' own and repeat.
-   */
-  #isNews({ id, successful }: Message): boolean {
-    // A reply that nobody waits for any more.
-    if (id !== undefined && successful !== undefined) return true;
-    if (typeof id === "string" && id.includes("-")) {
-      if (this.#seen.has(id)) return false;
-      this.#seen.add(id);
-      if (this.#seen.size > maxSeen) {
-        for (const oldest of this.#seen) {
-          this.#seen.delete(oldest);
-          break;
-        }
-      }
-    }
-    this.#received += 1;
-    return true;
-  }
-
   #answer(request: Request, reply: Message): void {
     const { scheduler, settle } = request;
     if (scheduler !== undefined && reply.error?.startsWith("401:")) {
       // The session ended between two connects: it is begun anew and the message sent again.
       const isNews = this.#isEstablished && request.message.clientId === this.#clientId;
-      const sequence = sequenceOf(request);
-      const next = this.#queue.findIndex((other) => sequenceOf(other) > sequence);
-      this.#queue.splice(next === -1 ? this.#queue.length : next, 0, request);
+      this.#outbox.putBack(request);
       if (isNews) this.#loseSession("handshake");
       else this.#flushSoon();
       return;
@@ -647,17 +550,21 @@ export class Link {
   }
 
   #refuse(messages: readonly Message[], error: PandapushError): void {
-    for (const message of messages) {
-      const request = this.#sent.get(String(message.id));
+    for (const { id } of messages) {
+      const request = this.#outbox.answered(id);
       if (request === undefined) continue;
       if (request.scheduler === undefined) {
         this.#fail(error);
         return;
       }
-      this.#sent.delete(String(message.id));
       request.scheduler.abort();
       request.settle(undefined, error);
     }
+  }
+
+  #dropUsedUp(): void {
+    const why = `its attempts or its time are used up. ${this.#lastError?.message ?? ""}`;
+    this.#outbox.dropUndeliverable(why.trim());
   }
 
   #nextId(): string {
@@ -675,9 +582,8 @@ export class Link {
       this.#awake();
       return;
     }
-    this.#dropUndeliverable(`${usedUp}. ${this.#lastFailure}`.trim());
-    const isOverdue = [...this.#sent.values()].some(({ dueAt }) => dueAt < now);
-    if (isOverdue || (this.#probeDueAt > 0 && this.#probeDueAt < now)) {
+    this.#dropUsedUp();
+    if (this.#outbox.isOverdue(now) || (this.#probeDueAt > 0 && this.#probeDueAt < now)) {
       this.#fail(new Error("The server did not answer in time"));
     } else {
       this.#flush();
@@ -760,18 +666,11 @@ export class Link {
       clearTimeout(timer);
     }
     this.#unwatch?.();
-    const rest = [...this.#sent.values(), ...this.#queue];
-    this.#sent.clear();
-    this.#queue = [];
     this.#setState("disconnected");
     this.listeners.ended(reason);
     this.#goDown();
-    for (const request of rest) this.#giveUp(request, reason);
+    this.#outbox.end(reason);
   }
 }
 
 type Timer = ReturnType<typeof setTimeout>;
-
-function sequenceOf({ message }: Request): number {
-  return Number.parseInt(String(message.id), 36);
-}

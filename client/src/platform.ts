@@ -5,7 +5,10 @@ export interface Socket {
   onopen: (() => void) | null;
   onmessage: ((event: { data: unknown }) => void) | null;
   onclose: ((event: { code: number; reason: string }) => void) | null;
-  onerror: ((event: unknown) => void) | null;
+  /** Only Node says what it was. */
+  onerror: ((event: { message?: string }) => void) | null;
+  /** 1: open. */
+  readonly readyState: number;
   send(text: string): void;
   close(): void;
 }
@@ -45,7 +48,9 @@ export interface Platform {
   /** Where relative URLs begin; undefined where there is no page. */
   readonly base: string | undefined;
   /** undefined where there are no WebSockets. */
-  readonly openSocket: ((url: string, options: NetworkOptions) => Socket) | undefined;
+  readonly openSocket:
+    | ((url: string, options: NetworkOptions) => Socket | Promise<Socket>)
+    | undefined;
   /** undefined where there is no EventSource, or the URL is not of the page's own origin. */
   readonly openStream: ((url: string) => Stream | undefined) | undefined;
   /** Rejects when there is no answer. */

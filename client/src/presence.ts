@@ -59,6 +59,15 @@ export class PresenceRoom<T = PresenceMember> implements PromiseLike<undefined> 
     return this;
   }
 
+  /** As `on`, for the next time only. */
+  once<K extends keyof PresenceEvents<T>>(
+    event: K,
+    listener: (...args: PresenceEvents<T>[K]) => void,
+  ): this {
+    this.#events.once(event, listener);
+    return this;
+  }
+
   off<K extends keyof PresenceEvents<T>>(
     event: K,
     listener?: (...args: PresenceEvents<T>[K]) => void,
@@ -84,6 +93,10 @@ export class PresenceRoom<T = PresenceMember> implements PromiseLike<undefined> 
     rejected?: ((error: PandapushError | Error) => B | PromiseLike<B>) | null,
   ): Promise<undefined | B> {
     return this.subscription.catch(rejected);
+  }
+
+  finally(done?: (() => void) | null): Promise<undefined> {
+    return this.subscription.finally(done);
   }
 
   #change(data: PresenceMessage<T> | null): void {

@@ -9,7 +9,7 @@ export type {
   ReceivedMessage,
 } from "./client.js";
 export { Publication } from "./client.js";
-export { PandapushError } from "./error.js";
+export { type ErrorReason, PandapushError } from "./error.js";
 export type { ClientState } from "./link.js";
 export type { ConnectionType, Message } from "./message.js";
 export type { ProxyOptions } from "./platform.js";

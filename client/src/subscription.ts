@@ -65,6 +65,15 @@ export class Subscription<T = unknown> extends Deferred {
     return this;
   }
 
+  /** As `on`, for the next time only. */
+  once<K extends keyof SubscriptionEvents>(
+    event: K,
+    listener: (...args: SubscriptionEvents[K]) => void,
+  ): this {
+    this.#events.once(event, listener);
+    return this;
+  }
+
   off<K extends keyof SubscriptionEvents>(
     event: K,
     listener?: (...args: SubscriptionEvents[K]) => void,
@@ -83,7 +92,7 @@ export class Subscription<T = unknown> extends Deferred {
   cancel(): void {
     if (this.#state === "cancelled") return;
     this.#state = "cancelled";
-    this.fail(new PandapushError(null, [], "The subscription was cancelled"));
+    this.fail(PandapushError.own("cancelled", "The subscription was cancelled"));
     this.onCancel(this);
     this.#events.emit("cancelled");
   }

@@ -44,6 +44,35 @@ test("unknown options throw", () => {
   expect(() => new Client(server.push, options)).toThrow("Unrecognized option: retrys");
 });
 
+test.each(["push", "/push", "ws://127.0.0.1/push", "push.example.com/push", "", undefined])(
+  "%j is no URL outside of a page, and throws at once",
+  (url) => {
+    expect(() => new Client(url as string)).toThrow(TypeError);
+    expect(() => new Client(url as string)).toThrow(
+      `${url ?? "/bayeux"} is no URL of a server; one is https://push.example.com/push`,
+    );
+  },
+);
+
+test("what is no channel, or no listener, throws and says what is one", () => {
+  const client = newClient(server.push) as unknown as Record<
+    string,
+    (...args: unknown[]) => unknown
+  >;
+  for (const call of ["subscribe", "subscribeTo", "messages", "presence", "publish", "publishTo"]) {
+    for (const channel of [undefined, null, 7, {}]) {
+      expect(() => client[call]?.(channel)).toThrow(TypeError);
+      expect(() => client[call]?.(channel)).toThrow(
+        `${channel} is no channel; one is "/APP_ID/public/news"`,
+      );
+    }
+  }
+  expect(() => client.subscribe?.(["/a/public/x", undefined])).toThrow("undefined is no channel");
+  expect(() => client.subscribe?.("/a/private/x", "token", () => {})).toThrow(
+    "The listener is no function; a token goes with subscribeTo",
+  );
+});
+
 test("all options of Faye's client are taken", async () => {
   const client = newClient(server.push, "websocket", {
     timeout: 30,

@@ -1,8 +1,16 @@
-import type { PresenceRoom } from "pandapush-client";
+import type { Message, PresenceRoom } from "pandapush-client";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { freshChannel, publish } from "../../e2e/deployment.js";
 import { Inbox } from "../../e2e/waiting.js";
-import { closeClients, comeBackSoon, failure, newClient, tokenFor, transports } from "./clients.js";
+import {
+  closeClients,
+  comeBackSoon,
+  failure,
+  newClient,
+  tap,
+  tokenFor,
+  transports,
+} from "./clients.js";
 import { type Server, startServer } from "./server.js";
 
 interface Member {
@@ -103,6 +111,37 @@ describe.each(transports)("presence over %s", (transport) => {
       ["a", "b"],
       ["a", "b"],
     ]);
+  });
+
+  test("what is no presence channel is rejected, and the server not asked", async () => {
+    const client = connect();
+    const { out } = tap(client);
+    const token = tokenFor(server, `/${server.appId}/**`, { id: "a" });
+    for (const path of ["public/x", "presence/*", "presence/x/**", "presencex/y"]) {
+      const channel = `/${server.appId}/${path}`;
+      const refused = new Inbox<string>("refusal");
+      const room = client.presence(channel, token).on("refused", (e) => refused.push(e.message));
+      const message = `${channel} is no presence channel; one is /APP_ID/presence/lobby`;
+      expect(await failure(room)).toMatchObject({
+        name: "PandapushError",
+        reason: "refused",
+        message,
+      });
+      expect(await refused.next()).toBe(message);
+    }
+    const channel = freshChannel(server, "presence");
+    await client.presence(channel, token);
+    const isSubscribe = ({ channel }: Message) => channel === "/meta/subscribe";
+    expect((await out.upTo(isSubscribe)).at(-1)?.subscription).toBe(channel);
+  });
+
+  test("a room has `once` and `finally`", async () => {
+    const channel = freshChannel(server, "presence");
+    const room = connect().presence(channel, tokenOf(channel, "a"));
+    const events: string[] = [];
+    room.once("sync", () => events.push("sync"));
+    await room.finally(() => events.push("finally"));
+    expect(events).toEqual(["sync", "finally"]);
   });
 
   test("a room is refused without a presence id, and can be left by a signal", async () => {

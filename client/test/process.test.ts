@@ -1,3 +1,5 @@
+import { readFileSync } from "node:fs";
+import { isBuiltin } from "node:module";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { freshChannel } from "../../e2e/deployment.js";
 import { runNode, tokenFor, transports } from "./clients.js";
@@ -64,5 +66,39 @@ describe.each(transports)("a Node process with a client over %s", (transport) =>
       { PUSH: server.push },
     );
     expect(run).toEqual({ code: 0, out: "unconnected string\n", err: "" });
+  });
+});
+
+describe("the package for Node", () => {
+  const read = (name: string) =>
+    readFileSync(new URL(`../dist/${name}`, import.meta.url), "utf8").replace(/^\s*\/?\*.*$/gm, "");
+
+  test("can be bundled into one ESM file: it imports modules of Node only, and requires none", () => {
+    for (const name of ["pandapush.node.js", "pandapush.proxy.js"]) {
+      const code = read(name);
+      const imported = [...code.matchAll(/^import .* from "([^"]+)";$/gm)].map(
+        ([, id]) => id ?? "",
+      );
+      expect(imported.length).toBeGreaterThan(0);
+      expect(imported.filter((id) => !isBuiltin(id))).toEqual([]);
+      expect(code).not.toMatch(/\brequire\(|createRequire/);
+    }
+  });
+
+  test("loads what speaks with proxies only when it is needed", () => {
+    expect(read("pandapush.node.js").match(/import\(.*\)/g)).toEqual([
+      'import("./pandapush.proxy.js")',
+    ]);
+    expect(read("pandapush.node.cjs")).not.toMatch(/require\("\.\/pandapush\.proxy/);
+  });
+
+  test("names the licenses of what it contains", () => {
+    expect(
+      read("licenses.txt")
+        .match(/^[\w-]+ \d\S+$/gm)
+        ?.map((line) => line.split(" ")[0]),
+    ).toEqual(
+      expect.arrayContaining(["ws", "http-proxy-agent", "https-proxy-agent", "debug", "ms"]),
+    );
   });
 });

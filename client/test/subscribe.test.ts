@@ -1,7 +1,17 @@
+import type { TokenSource } from "pandapush-client";
 import { afterAll, afterEach, beforeAll, describe, expect, expectTypeOf, test } from "vitest";
-import { freshChannel, publish } from "../../e2e/deployment.js";
+import { disconnectUser, freshChannel, publish, signToken } from "../../e2e/deployment.js";
 import { Inbox } from "../../e2e/waiting.js";
-import { closeClients, failure, newClient, runNode, tap, tokenFor, transports } from "./clients.js";
+import {
+  closeClients,
+  expiredTokenFor,
+  failure,
+  newClient,
+  runNode,
+  tap,
+  tokenFor,
+  transports,
+} from "./clients.js";
 import { type Server, startServer } from "./server.js";
 
 interface Statistics {
@@ -176,6 +186,34 @@ describe.each(transports)("a subscription over %s", (transport) => {
     ).toBe("There is no token: logged out");
   });
 
+  test("says by `reason` what a program can do about its refusal", async () => {
+    const channel = freshChannel(server, "private");
+    const client = connect();
+    const reasonOf = async (token: TokenSource) =>
+      (await failure(client.subscribeTo(channel, token))).reason;
+    expect(await reasonOf(null)).toBe("unauthenticated");
+    expect(await reasonOf(expiredTokenFor(server, channel))).toBe("unauthenticated");
+    expect(await reasonOf(tokenFor(server, freshChannel(server, "private")))).toBe("forbidden");
+    expect(await reasonOf(() => Promise.reject(new Error("HTTP 403")))).toBe("no-token");
+    expect((await failure(client.subscribe("/a b"))).reason).toBe("refused");
+    const cancelled = client.subscribe(freshChannel(server, "public"));
+    cancelled.cancel();
+    expect((await failure(cancelled)).reason).toBe("cancelled");
+    await client.disconnect();
+    expect(await reasonOf(null)).toBe("disconnected");
+  });
+
+  test("tells its events to `once` a single time", async () => {
+    const client = connect();
+    const subscription = client.subscribe(freshChannel(server, "private"));
+    const calls: string[] = [];
+    subscription.once("refused", ({ message }) => calls.push(message));
+    subscription.once("cancelled", () => calls.push("cancelled"));
+    await failure(subscription);
+    subscription.cancel();
+    expect(calls).toEqual(["No auth supplied", "cancelled"]);
+  });
+
   test("that was refused can be made again, and then hears once", async () => {
     const channel = freshChannel(server, "private");
     const client = connect();
@@ -262,6 +300,27 @@ describe.each(transports)("a subscription over %s", (transport) => {
     expect(await refusals.next()).toEqual(["open", "Unknown application"]);
     first.cancel();
     expect(first.state).toBe("cancelled");
+  });
+
+  test("[SUB-8] what a back end disconnects is refused, and can be subscribed to again", async () => {
+    const client = connect();
+    const [room, news] = [freshChannel(server, "presence"), freshChannel(server, "public")];
+    const id = `user of ${room}`;
+    const token = signToken(server, { channel: room, sub: true, presence: { id } });
+    const refusals = new Inbox<[string, string]>("refusal");
+    const lobby = client.presence(room, token);
+    const subscription = client.subscribe(news);
+    lobby.on("refused", (error) => refusals.push(["lobby", error.message]));
+    subscription.on("refused", (error) => refusals.push(["news", error.message]));
+    await Promise.all([lobby, subscription]);
+    expect(await disconnectUser(server, id)).toBe(1);
+    expect(await refusals.next()).toEqual(["lobby", "Disconnected"]);
+    expect(await refusals.next()).toEqual(["news", "Disconnected"]);
+    expect([subscription.state, client.state]).toEqual(["refused", "connected"]);
+    const heard = new Inbox<string>("message");
+    await client.subscribe<string>(news, (data) => heard.push(data));
+    await publish(server, news, "heard again");
+    expect(await heard.next()).toBe("heard again");
   });
 });
 

@@ -32,14 +32,12 @@ import { Refusal } from "./errors.js";
 import { after, inTurn, type MaybePromise } from "./maybe-promise.js";
 import { maxListLength, type Node } from "./node.js";
 import type { Encoder, Session, Waiter } from "./session.js";
-import type { PushConnection } from "./transports/transport.js";
+import type { Origin, PushConnection } from "./transports/transport.js";
 
 /** What messages come by: one WebSocket, or one HTTP request. */
-export interface Source {
+export interface Source extends Origin {
   /** Events are pushed here once a connect has bound a session to it; HTTP requests have none. */
   readonly push: PushConnection | undefined;
-  /** The client's network address, when it counts against limits. */
-  readonly address: string | undefined;
   /** The session that the last connect bound; kept here by `Bayeux`. */
   session: Session | undefined;
   /** It was closed while its batch waited: nothing may be bound to it or held. */
@@ -57,7 +55,8 @@ export interface BayeuxOptions {
   /** What clients wait between two connects. */
   readonly intervalMs: number;
   readonly batchMessages: number;
-  readonly onRefusal: (refusal: Refusal, channel: unknown) => void;
+  /** @param channel the one that was asked for, of a subscribe or publish; as it came */
+  readonly onRefusal: (refusal: Refusal, kind: Request["kind"], channel: unknown) => void;
   readonly logError: (error: unknown, what: string) => void;
 }
 
@@ -87,6 +86,8 @@ interface Batch {
   readonly disconnected: Session[];
   /** Characters of presence lists that its replies hold. LIM-7 */
   listLength: number;
+  /** What is being subscribed to, of the list in one message. */
+  subscribing: unknown;
 }
 
 /** The replies of a batch whose connects are held. */
@@ -134,7 +135,14 @@ export class Bayeux {
    */
   receive(source: Source, text: string): MaybePromise<void> {
     const requests = parseBatch(text, this.options.batchMessages);
-    const batch = { source, replies: [], connects: [], disconnected: [], listLength: 0 };
+    const batch: Batch = {
+      source,
+      replies: [],
+      connects: [],
+      disconnected: [],
+      listLength: 0,
+      subscribing: undefined,
+    };
     return after(
       inTurn(requests, (request) => this.handle(batch, request)),
       () => this.finish(batch),
@@ -207,7 +215,8 @@ export class Bayeux {
     }
     const refusal = error instanceof Refusal ? error : new Refusal("internal");
     if (!(error instanceof Refusal)) this.options.logError(error, `handle ${request.kind}`);
-    this.options.onRefusal(refusal, request.channel);
+    const channel = request.kind === "subscribe" ? batch.subscribing : request.channel;
+    this.options.onRefusal(refusal, request.kind, channel);
     this.fail(batch, request, reply, refusal.toBayeux(), refusal.help);
   }
 
@@ -244,6 +253,7 @@ export class Bayeux {
     requireNoError(request);
     if (this.isDraining) throw new Refusal("draining");
     const session = this.node.createSession(bayeuxEncoder, batch.source.address);
+    session.notice(batch.source);
     session.isCounting = request.wantsCount;
     reply.version = bayeuxVersion;
     reply.supportedConnectionTypes = connectionTypes;
@@ -264,12 +274,15 @@ export class Bayeux {
 
   // MUST clientId, subscription (a channel or an array) · MAY ext.auth
   private subscribe(batch: Batch, request: SubscribeRequest, reply: Reply): MaybePromise<void> {
+    batch.subscribing = undefined;
     const names = readSubscription(request);
+    [batch.subscribing] = names;
     if (names.length > this.options.batchMessages) throw new Refusal("batchTooLong");
     const session = this.findSession(batch, request);
     const lists: string[] = [];
     // Left to right; the first refusal stops, and those before it stay subscribed. SUB-4
     const subscribed = inTurn(distinct(names), (name) => {
+      batch.subscribing = name;
       if (typeof name !== "string") throw new Refusal("invalidChannelName");
       return after(this.authorize("subscribe", name, request.auth), (grant) => {
         const channel = parseChannel(name);
@@ -369,6 +382,7 @@ export class Bayeux {
     }
     source.session = session;
     if (source.push !== undefined) session.attach(source.push);
+    session.notice(source);
   }
 
   private findSession({ disconnected }: Batch, request: Request): Session {

@@ -222,6 +222,9 @@ admin
       if (method === "none") {
         throw new Failure("The console is closed (AUTH_METHOD is none): nobody can log in.");
       }
+      if (method !== "basic") {
+        throw new Failure(`Passwords are the provider's business (AUTH_METHOD is ${method}).`);
+      }
       if (configured !== undefined) {
         throw new Failure("The password is the one in ADMIN_PASSWORD: change it there.");
       }
@@ -230,7 +233,8 @@ admin
         `Admin ${username}`,
         `  password  ${password}`,
         "",
-        "Keep it now: it is not shown again. A running server takes it at once.",
+        "Keep it now: it is not shown again. A running server takes it at once,",
+        "unless it was started with an ADMIN_PASSWORD of its own: then that counts.",
       ]);
     }),
   );

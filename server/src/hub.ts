@@ -10,10 +10,9 @@
 import type { AppId, Channel, KeyId, Pattern } from "@pandapush/protocol";
 import { expand } from "@pandapush/protocol";
 import type { Encoder, Publication, Session, Subscription } from "./session.js";
+import { sliceMs } from "./slices.js";
 import { type Batch, batchesOf } from "./transports/transport.js";
 
-/** Long work stops after this long to let other work in; then it goes on. */
-export const sliceMs = 5;
 /** Work between two looks at the clock: a session is 1, and so are `workLength` written characters. */
 const sliceWork = 32;
 const workLength = 4_096;
@@ -111,8 +110,17 @@ class Run {
   }
 }
 
+/** Who is subscribed to what in one application, to look at. Changes as it is looked at. */
+export interface AppView {
+  readonly channels: ReadonlyMap<Channel | Pattern, ReadonlySet<Subscription>>;
+  /** Everybody with a subscription in it. */
+  readonly sessions: ReadonlyMap<Session, number>;
+  /** Who would hear a publication; some perhaps in several of the sets. */
+  audience(channel: Channel): readonly ReadonlySet<Subscription>[];
+}
+
 /** One application's part of the hub. */
-class App {
+class App implements AppView {
   readonly channels = new Map<Channel | Pattern, Set<Subscription>>();
   /** How many subscriptions each session has here. */
   readonly sessions = new Map<Session, number>();
@@ -171,13 +179,15 @@ export class Hub {
     appId: AppId,
     name: Channel | Pattern,
     keyId: KeyId | undefined,
+    presenceId?: string,
   ): boolean {
     const existing = session.subscriptions.get(name);
     if (existing !== undefined) {
       existing.keyId = keyId;
+      existing.presenceId = presenceId;
       return false;
     }
-    const subscription: Subscription = { session, name, keyId, since: this.seq };
+    const subscription: Subscription = { session, name, keyId, presenceId, since: this.seq };
     session.subscriptions.set(name, subscription);
     const app = this.app(appId);
     app.subscriptions++;
@@ -242,6 +252,11 @@ export class Hub {
 
   isHeard(appId: AppId, channel: Channel): boolean {
     return (this.apps.get(appId)?.audience(channel).length ?? 0) > 0;
+  }
+
+  /** undefined: nobody ever subscribed to anything in it. */
+  view(appId: AppId): AppView | undefined {
+    return this.apps.get(appId);
   }
 
   *counters(): Generator<[AppId, AppCounters]> {

@@ -61,6 +61,7 @@ async function showFirstScreen(
 /** undefined: nobody can log in. */
 async function findAdminLogin(store: Store, { admin }: Config): Promise<AdminLogin | undefined> {
   if (admin.method === "none") return undefined;
+  if (admin.provider !== undefined) return { provider: admin.provider.name };
   const { username } = admin;
   if (admin.password !== undefined) return { username, isConfigured: true };
   const password = await addPassword(store);

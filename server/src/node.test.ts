@@ -40,7 +40,12 @@ const createBroker = (handle: PublicationHandler): Broker => ({
 function startNode(): Node {
   return new Node({
     createBroker,
-    createPresence: () => ({ join: () => "{}", leave: () => undefined }),
+    createPresence: () => ({
+      join: () => "{}",
+      leave: () => undefined,
+      members: () => "{}",
+      counts: () => [],
+    }),
     limits: {
       backlogMessages: 1_000_000,
       backlogBytes: 1_000_000_000,

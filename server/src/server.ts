@@ -4,9 +4,11 @@ import { createServer, type Server as HttpServer, type IncomingMessage } from "n
 import type { AddressInfo } from "node:net";
 import type { Duplex } from "node:stream";
 import { setTimeout as delay } from "node:timers/promises";
+import { countedAddress } from "./addresses.js";
 import { AdminAuth, sharedSessionKey } from "./auth/admin.js";
-import { createAuthorize } from "./auth/authorize.js";
+import { createAuthorize, createIdentifyKey } from "./auth/authorize.js";
 import { KeyTable } from "./auth/keys.js";
+import { OidcLogin } from "./auth/oidc.js";
 import { basicLogin } from "./auth/password.js";
 import { Bayeux } from "./bayeux.js";
 import { createMemoryBroker } from "./broker/memory.js";
@@ -14,9 +16,12 @@ import type { Config } from "./config.js";
 import type { AdminParts } from "./http/admin.js";
 import { createApp } from "./http/app.js";
 import type { BuildInfo } from "./http/health.js";
+import { LocalLive } from "./live.js";
 import { Node } from "./node.js";
-import { hashed, type Log } from "./observe.js";
+import type { Log } from "./observe.js";
 import { createMemoryPresence } from "./presence/memory.js";
+import { RefusalLog } from "./refusals.js";
+import type { Session } from "./session.js";
 import { openStore } from "./storage/sql.js";
 import type { Store } from "./storage/store.js";
 import { addressReader } from "./transports/address.js";
@@ -73,23 +78,31 @@ export async function startServer(
     statisticsIntervalMs: config.statisticsIntervalMs,
     onSessionEnd: (session, reason) => {
       const level = reason === "overflow" ? "warn" : "debug";
-      log[level]({ client: hashed(session.clientId), reason }, "session ended");
+      log[level]({ client: session.hash, reason }, "session ended");
     },
     logError,
   });
-  keys.onRevoked((revoked) => node.revoke(revoked));
+  const refusals = new RefusalLog((appId) => keys.knowsApp(appId));
+  keys.onRevoked((revoked) => {
+    node.revoke(revoked);
+    for (const appId of revoked.appIds) refusals.forget(appId);
+  });
+  const live = new LocalLive(node, refusals);
 
   const authorize = createAuthorize(keys);
   const bayeux = new Bayeux(node, authorize, {
     ...config.bayeux,
     batchMessages: limits.batchMessages,
-    onRefusal: (refusal, channel) =>
-      log.debug({ refusal: refusal.code, channel }, "message refused"),
+    onRefusal: (refusal, kind, channel) => {
+      log.debug({ refusal: refusal.code, kind, channel }, "message refused");
+      if (kind === "subscribe" || kind === "publish") {
+        refusals.addForChannel(kind, channel, refusal);
+      }
+    },
     logError,
   });
-  const onSlowConsumer = (session: { clientId: string } | undefined): void => {
-    const client = session === undefined ? undefined : hashed(session.clientId);
-    log.warn({ client }, "slow consumer disconnected");
+  const onSlowConsumer = (session: Session | undefined): void => {
+    log.warn({ client: session?.hash }, "slow consumer disconnected");
   };
   const addressOf = addressReader(config.trustProxy);
   const { pingIntervalMs } = config.bayeux;
@@ -122,11 +135,19 @@ export async function startServer(
           : undefined,
       keys: () => (keys.isLoaded ? undefined : "not loaded yet"),
     },
-    admin: {
-      auth: createAdminAuth(config, store, log),
+    refusals,
+    backend: {
+      live,
       store,
+      identifyKey: createIdentifyKey(keys),
+      batchMessages: limits.batchMessages,
+    },
+    admin: {
+      ...createAdminAuth(config, store, log),
+      store,
+      live,
       changed: () => keys.changed(),
-      addressOf,
+      addressOf: (request) => countedAddress(addressOf(request)),
       version: build.version,
       deployment: deploymentOf(config, build),
     },
@@ -239,16 +260,29 @@ async function drained(
   }
 }
 
-/** undefined: nobody can log in. */
-function createAdminAuth({ admin }: Config, store: Store, log: Log): AdminAuth | undefined {
-  if (admin.method === "none") return undefined;
-  return new AdminAuth({
-    method: basicLogin(store, admin),
+function createAdminAuth(
+  { admin }: Config,
+  store: Store,
+  log: Log,
+): Pick<AdminParts, "auth" | "oidc"> {
+  if (admin.method === "none") return { auth: undefined };
+  const sessionKey = admin.sessionKey ?? sharedSessionKey(store);
+  const oidc =
+    admin.provider &&
+    new OidcLogin(admin.provider, {
+      key: sessionKey,
+      report: (problem, fields) => log.warn(fields, problem),
+    });
+  // The server starts without its answer.
+  void oidc?.prepare();
+  const auth = new AdminAuth({
+    method: oidc ?? basicLogin(store, admin),
     rootAdmins: admin.rootAdmins,
-    sessionKey: admin.sessionKey ?? sharedSessionKey(store),
+    sessionKey,
     sessionMs: admin.sessionMs,
     onFailure: (failure) => log.warn(failure, "admin login failed"),
   });
+  return { auth, ...(oidc === undefined ? {} : { oidc }) };
 }
 
 function deploymentOf({ deployment }: Config, build: BuildInfo): AdminParts["deployment"] {

@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { AppId, KeyId } from "@pandapush/protocol";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { resetPassword } from "../src/auth/password.js";
 import type { PostgresConfig } from "../src/config.js";
 import { repositoryPath } from "../src/docs.js";
 import {
@@ -249,6 +250,21 @@ describe("a Postgres that is down", () => {
     const problems = server.logged.filter((line) => line.includes("database is not available"));
     expect(problems.length).toBeGreaterThan(0);
     expect(problems.length).toBeLessThanOrEqual(5);
+  });
+
+  test("says at the console that nobody can log in, where the password is in it", async () => {
+    const server = await start({ ADMIN_PASSWORD: "" });
+    const headers = basic("admin", await resetPassword(server.store, "test"));
+    expect((await ask(server, "GET", "/admin/api/info", { headers })).status).toBe(200);
+    await postgres.stop();
+    const api = await ask(server, "GET", "/admin/api/info", { headers });
+    expect(api).toMatchObject({ status: 503, json: unavailable });
+    expect(Number(api.headers.get("retry-after"))).toBeGreaterThan(0);
+    const page = await ask(server, "GET", "/admin", { headers });
+    expect(page).toMatchObject({ status: 503, json: expect.stringContaining("<!doctype html>") });
+    await postgres.start();
+    const back = async () => (await ask(server, "GET", "/admin/api/info", { headers })).status;
+    await expect.poll(back, soon).toBe(200);
   });
 
   test("when a server starts: it is not ready, tries again, and makes what it needs", async () => {

@@ -1,7 +1,5 @@
 import http from "node:http";
 import https from "node:https";
-import { HttpProxyAgent } from "http-proxy-agent";
-import { HttpsProxyAgent } from "https-proxy-agent";
 import WebSocket from "ws";
 import type { NetworkOptions, Platform, Socket } from "../platform.js";
 
@@ -9,23 +7,26 @@ export const node: Platform = {
   base: undefined,
   openStream: undefined,
 
-  openSocket: (url, options) =>
-    new WebSocket(url, {
+  async openSocket(url, options) {
+    const agent = await agentOf(url, options);
+    return new WebSocket(url, {
       ...options.tls,
       headers: headersFor(url, options),
-      agent: agentFor(url, options),
+      agent,
       perMessageDeflate: options.compress,
-    }) as Socket,
+    }) as Socket;
+  },
 
-  post: (url, body, options) =>
-    new Promise((resolve, reject) => {
+  async post(url, body, options) {
+    const agent = await agentOf(url, options);
+    return new Promise((resolve, reject) => {
       const { request } = url.startsWith("https:") ? https : http;
       const sent = request(
         url,
         {
           ...options.tls,
           method: "POST",
-          agent: agentFor(url, options),
+          agent,
           headers: {
             "Content-Type": "application/json",
             "Content-Length": Buffer.byteLength(body),
@@ -44,9 +45,13 @@ export const node: Platform = {
           response.on("aborted", () => reject(new Error("The answer ended too early")));
         },
       );
-      sent.on("error", reject);
+      sent.on("error", (error) => {
+        // Of all addresses of a host none took the connection; it itself has no message.
+        reject(error instanceof AggregateError ? error.errors[0] : error);
+      });
       sent.end(body);
-    }),
+    });
+  },
 
   watch: () => () => {},
 };
@@ -59,16 +64,15 @@ function headersFor(url: string, { headers }: NetworkOptions): Record<string, st
   return { Authorization: `Basic ${Buffer.from(credentials).toString("base64")}`, ...headers };
 }
 
-function agentFor(url: string, { proxy, tls }: NetworkOptions): http.Agent | undefined {
+/** The agent that goes through a proxy, if there is one. */
+async function agentOf(url: string, options: NetworkOptions): Promise<http.Agent | undefined> {
   const isSecure = /^(?:https|wss):/.test(url);
   const { env } = process;
   const origin =
-    proxy.origin ??
+    options.proxy.origin ??
     (isSecure ? (env.https_proxy ?? env.HTTPS_PROXY) : (env.http_proxy ?? env.HTTP_PROXY));
   if (origin === undefined || origin === "") return undefined;
-  const options = { ...tls, ...proxy.tls, headers: { ...proxy.headers } };
+  const { agentFor } = await import("./proxy.js");
   // A WebSocket needs a tunnel even without TLS.
-  return isSecure || url.startsWith("ws:")
-    ? new HttpsProxyAgent(origin, options)
-    : new HttpProxyAgent(origin, options);
+  return agentFor(origin, isSecure || url.startsWith("ws:"), options);
 }

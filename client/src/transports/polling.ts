@@ -6,6 +6,7 @@ import {
   batchesOf,
   type Limits,
   parse,
+  placeOf,
   type Transport,
   type TransportListeners,
 } from "./transport.js";
@@ -21,6 +22,7 @@ export function openPolling(
   limits: Limits,
   { received, refused, lost }: TransportListeners,
 ): Transport {
+  const place = placeOf(url);
   const requests = new Set<AbortController>();
   let waiting: Message[] = [];
   let isBusy = false;
@@ -46,14 +48,14 @@ export function openPolling(
         limits.messages = 1;
         for (const single of batchesOf(messages, 1)) if (!isClosed) await exchange(single);
       } else if (isFinal(status)) {
-        refused(messages, new PandapushError(status, [], `HTTP ${status}`));
+        refused(messages, new PandapushError(status, [], `${place} answered HTTP ${status}`));
       } else {
-        throw new Error(`The server answered HTTP ${status}`);
+        throw new Error(`HTTP ${status}`);
       }
     } catch (error) {
       if (isClosed) return;
       close();
-      lost(error as Error);
+      lost(new Error(`${place}: ${(error as Error).message}`));
     } finally {
       requests.delete(request);
     }

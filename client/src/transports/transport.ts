@@ -67,6 +67,12 @@ export function parse(text: string): Message[] {
   return list.filter((item): item is Message => isObject(item)).map(tidy);
 }
 
+/** A URL as errors may show it, without the password that it may have. */
+export function placeOf(url: string): string {
+  const { origin, pathname } = new URL(url);
+  return origin + pathname;
+}
+
 /** Longer times of a server's advice are taken for this, in ms: timers cannot count much further. */
 const maxAdviceMs = 3_600_000;
 

@@ -5,6 +5,7 @@ import {
   batchesOf,
   type Limits,
   parse,
+  placeOf,
   type Transport,
   type TransportListeners,
 } from "./transport.js";
@@ -16,7 +17,7 @@ const tooBig = 1009;
  * Opens a socket.
  * @throws Error when it does not open, or not within `timeoutMs`
  */
-export function openWebSocket(
+export async function openWebSocket(
   openSocket: NonNullable<Platform["openSocket"]>,
   url: string,
   options: NetworkOptions,
@@ -24,18 +25,20 @@ export function openWebSocket(
   limits: Limits,
   listeners: TransportListeners,
 ): Promise<Transport> {
+  const address = url.replace(/^http/, "ws");
+  const socket = await openSocket(address, options);
   return new Promise((resolve, reject) => {
-    // The constructor throws on what is no URL.
-    const socket = openSocket(url.replace(/^http/, "ws"), options);
     const fail = (why: string): void => {
       clearTimeout(timer);
       silence(socket);
-      reject(new Error(`The WebSocket to ${new URL(url).host} ${why}`));
+      reject(new Error(`${placeOf(address)}: ${why}`));
     };
-    const timer = setTimeout(() => fail("did not open in time"), timeoutMs);
-    socket.onclose = ({ code }) => fail(`was refused (${code})`);
-    // A close event follows each error.
-    socket.onerror = () => {};
+    const timer = setTimeout(() => fail("it did not open in time"), timeoutMs);
+    socket.onclose = ({ code }) => fail(`it did not open (${code})`);
+    // A close event follows each error. In pages it is all there is.
+    socket.onerror = ({ message }) => {
+      if (message) fail(message);
+    };
     socket.onopen = () => {
       clearTimeout(timer);
       resolve(transportOf(socket, limits, listeners));
@@ -72,6 +75,10 @@ function transportOf(
     }
     received(messages);
   };
+  // What a closing socket is given is lost, and browsers complain of it; its close event follows.
+  const write = (text: string): void => {
+    if (socket.readyState === 1) socket.send(text);
+  };
   return {
     type: "websocket",
     send(messages) {
@@ -81,11 +88,11 @@ function transportOf(
           longest = batch.messages;
           longestBytes = bytes;
         }
-        socket.send(batch.text);
+        write(batch.text);
       }
     },
     leave(message) {
-      socket.send(JSON.stringify([message]));
+      write(JSON.stringify([message]));
     },
     close() {
       silence(socket);

@@ -141,6 +141,11 @@ export class KeyTable {
     return lookup === undefined ? false : lookup.then(() => this.table.has(appId));
   }
 
+  /** Whether the application is known, without asking the database. */
+  knowsApp(appId: AppId): boolean {
+    return this.table.has(appId);
+  }
+
   /**
    * A key of this application. At once when it is known.
    * @throws Refusal `unavailable` (or a promise rejected with it) when the database cannot tell

@@ -77,10 +77,16 @@ export function createMemoryPresence(limits: PresenceLimits, announce: Announce)
         present.sessions.add(clientId);
       }
       room.listLength += growth;
-      return `{${Array.from(room.members.values(), (each) => each.entry).join(",")}}`;
+      return listOf(room);
     },
     leave,
+    members: (_appId, channel) => listOf(rooms.get(channel)),
+    counts: (_appId, channels) => channels.map((channel) => rooms.get(channel)?.members.size ?? 0),
   };
+}
+
+function listOf(room: Room | undefined): string {
+  return `{${Array.from(room?.members.values() ?? [], ({ entry }) => entry).join(",")}}`;
 }
 
 /** `{` and `}`, less the comma that the first member has not. */
