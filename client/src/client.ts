@@ -115,9 +115,8 @@ const knownOptions: ReadonlySet<string> = new Set<keyof ClientOptions>([
  * client.subscribe("/APP_ID/public/news", (message) => console.log(message));
  * ```
  */
-export class Client {
+export class Client extends Emitter<ClientEvents> {
   readonly #link: Link;
-  readonly #events = new Emitter<ClientEvents>();
   readonly #channels = new Map<string, Set<Subscription>>();
   /** Made while there was no connection. */
   readonly #unasked = new Set<Subscription>();
@@ -130,6 +129,7 @@ export class Client {
 
   /** @internal Applications get the class that knows its platform. */
   constructor(platform: Platform, url = "/bayeux", options: ClientOptions = {}) {
+    super();
     for (const name of Object.keys(options)) {
       if (!knownOptions.has(name)) throw new Error(`Unrecognized option: ${name}`);
     }
@@ -155,12 +155,12 @@ export class Client {
         event: (message) => this.#receive(message),
         ready: (session) => this.#askAgain(session),
         gap: () => this.#eachSubscription((subscription) => subscription.miss()),
-        state: (state) => this.#events.emit("state", state),
+        state: (state) => this.emit("state", state),
         ended: (reason) => this.#refuseAll(reason),
-        up: () => this.#events.emit("transport:up"),
-        down: () => this.#events.emit("transport:down"),
-        failed: (error) => this.#events.emit("failed", error),
-        handshakeRefused: (error) => this.#events.emit("refused", error),
+        up: () => this.emit("transport:up"),
+        down: () => this.emit("transport:down"),
+        failed: (error) => this.emit("failed", error),
+        handshakeRefused: (error) => this.emit("refused", error),
       },
     );
   }
@@ -407,37 +407,6 @@ export class Client {
     if (!this.#extensions.includes(extension)) return;
     this.#extensions = this.#extensions.filter((each) => each !== extension);
     extension.removed?.(this);
-  }
-
-  /** @param context `this` of the listener */
-  on<K extends keyof ClientEvents>(
-    event: K,
-    listener: (...args: ClientEvents[K]) => void,
-    context?: unknown,
-  ): this {
-    this.#events.on(event, listener, context);
-    return this;
-  }
-
-  /** As `on`, for the next time only. */
-  once<K extends keyof ClientEvents>(
-    event: K,
-    listener: (...args: ClientEvents[K]) => void,
-    context?: unknown,
-  ): this {
-    this.#events.once(event, listener, context);
-    return this;
-  }
-
-  /** Removes one listener, or all of the event. */
-  off<K extends keyof ClientEvents>(event: K, listener?: (...args: ClientEvents[K]) => void): this {
-    this.#events.off(event, listener);
-    return this;
-  }
-
-  /** Calls the listeners of an event. */
-  emit<K extends keyof ClientEvents>(event: K, ...args: ClientEvents[K]): void {
-    this.#events.emit(event, ...args);
   }
 
   /** As in Faye: `on`. */

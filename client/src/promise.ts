@@ -1,13 +1,19 @@
+import { Emitter, type EventMap } from "./emitter.js";
+
 /**
  * A promise that can be watched in the ways of Faye as well, and whose failure stays silent when
  * nobody listens to it.
  */
-export class Deferred implements PromiseLike<undefined> {
+export class Deferred<Events extends EventMap<Events> = object>
+  extends Emitter<Events>
+  implements PromiseLike<undefined>
+{
   readonly #promise: Promise<undefined>;
   #resolve: () => void = () => {};
   #reject: (error: Error) => void = () => {};
 
   constructor() {
+    super();
     this.#promise = silent(
       new Promise((resolve, reject) => {
         this.#resolve = () => resolve(undefined);

@@ -1,4 +1,4 @@
-import { callSafely, Emitter } from "./emitter.js";
+import { callSafely } from "./emitter.js";
 import { PandapushError } from "./error.js";
 import { Deferred } from "./promise.js";
 
@@ -33,8 +33,7 @@ export type MessageListener<T> = (data: T, channel: string) => void;
  * One listener's interest in a channel or pattern. As a promise it settles with the server's
  * first answer; what happens later is told by its events.
  */
-export class Subscription<T = unknown> extends Deferred {
-  readonly #events = new Emitter<SubscriptionEvents>();
+export class Subscription<T = unknown> extends Deferred<SubscriptionEvents> {
   #state: SubscriptionState = "pending";
   #wasSubscribed = false;
   #withChannel: ((channel: string, data: T) => void) | undefined;
@@ -57,31 +56,6 @@ export class Subscription<T = unknown> extends Deferred {
     return this.#state;
   }
 
-  on<K extends keyof SubscriptionEvents>(
-    event: K,
-    listener: (...args: SubscriptionEvents[K]) => void,
-  ): this {
-    this.#events.on(event, listener);
-    return this;
-  }
-
-  /** As `on`, for the next time only. */
-  once<K extends keyof SubscriptionEvents>(
-    event: K,
-    listener: (...args: SubscriptionEvents[K]) => void,
-  ): this {
-    this.#events.once(event, listener);
-    return this;
-  }
-
-  off<K extends keyof SubscriptionEvents>(
-    event: K,
-    listener?: (...args: SubscriptionEvents[K]) => void,
-  ): this {
-    this.#events.off(event, listener);
-    return this;
-  }
-
   /** `listener` gets every message with the channel it came by, beside the first listener. */
   withChannel(listener: (channel: string, data: T) => void, context?: unknown): this {
     this.#withChannel = (channel, data) => listener.call(context, channel, data);
@@ -94,7 +68,7 @@ export class Subscription<T = unknown> extends Deferred {
     this.#state = "cancelled";
     this.fail(PandapushError.own("cancelled", "The subscription was cancelled"));
     this.onCancel(this);
-    this.#events.emit("cancelled");
+    this.emit("cancelled");
   }
 
   /** As in Faye: `cancel`. */
@@ -133,8 +107,8 @@ export class Subscription<T = unknown> extends Deferred {
     const isFirst = !this.#wasSubscribed;
     this.#wasSubscribed = true;
     if (isFirst) this.succeed();
-    this.#events.emit(isFirst ? "subscribed" : "resubscribed");
-    if (hasGap && !isFirst) this.#events.emit("gap");
+    this.emit(isFirst ? "subscribed" : "resubscribed");
+    if (hasGap && !isFirst) this.emit("gap");
   }
 
   /** @internal */
@@ -142,11 +116,11 @@ export class Subscription<T = unknown> extends Deferred {
     if (this.#state === "cancelled") return;
     this.#state = "refused";
     this.fail(error);
-    this.#events.emit("refused", error);
+    this.emit("refused", error);
   }
 
   /** @internal */
   miss(): void {
-    if (this.#state === "subscribed") this.#events.emit("gap");
+    if (this.#state === "subscribed") this.emit("gap");
   }
 }
