@@ -2,7 +2,7 @@ import { Emitter, type EventMap } from "./emitter.js";
 
 /**
  * A promise that can be watched in the ways of Faye as well, and whose failure stays silent when
- * nobody listens to it.
+ * nobody listens to it. What those who listen throw does not.
  */
 export class Deferred<Events extends EventMap<Events> = object>
   extends Emitter<Events>
@@ -14,12 +14,11 @@ export class Deferred<Events extends EventMap<Events> = object>
 
   constructor() {
     super();
-    this.#promise = silent(
-      new Promise((resolve, reject) => {
-        this.#resolve = () => resolve(undefined);
-        this.#reject = reject;
-      }),
-    );
+    this.#promise = new Promise((resolve, reject) => {
+      this.#resolve = () => resolve(undefined);
+      this.#reject = reject;
+    });
+    this.#silence(this.#promise);
   }
 
   // biome-ignore lint/suspicious/noThenProperty: it is a promise to its users
@@ -27,7 +26,9 @@ export class Deferred<Events extends EventMap<Events> = object>
     fulfilled?: ((value: undefined) => A | PromiseLike<A>) | null,
     rejected?: ((error: Error) => B | PromiseLike<B>) | null,
   ): Promise<A | B> {
-    return silent(this.#promise.then(fulfilled, rejected));
+    const next = this.#promise.then(fulfilled, rejected);
+    if (!rejected) this.#silence(next);
+    return next;
   }
 
   catch<B = never>(
@@ -37,7 +38,12 @@ export class Deferred<Events extends EventMap<Events> = object>
   }
 
   finally(done?: (() => void) | null): Promise<undefined> {
-    return silent(this.#promise.finally(done));
+    const next = this.#promise.finally(() => {
+      const result = done?.();
+      this.#silence(next);
+      return result;
+    });
+    return next;
   }
 
   /** As in Faye: `then` with one function. */
@@ -66,9 +72,9 @@ export class Deferred<Events extends EventMap<Events> = object>
   fail(error: Error): void {
     this.#reject(error);
   }
-}
 
-function silent<T>(promise: Promise<T>): Promise<T> {
-  promise.catch(() => {});
-  return promise;
+  /** `next` fails as this does, when it does: nobody has to hear of that. */
+  #silence(next: Promise<unknown>): void {
+    this.#promise.catch(() => next.catch(() => {}));
+  }
 }
