@@ -1,13 +1,15 @@
 import { expandBayeux } from "@pandapush/protocol";
 import { callSafely, Emitter } from "./emitter.js";
 import { PandapushError } from "./error.js";
-import { type ClientState, Link } from "./link.js";
+import type { ClientEvents, ClientState } from "./events.js";
+import { Link } from "./link.js";
 import type { ConnectionType, Message } from "./message.js";
-import type { NetworkOptions, Platform, ProxyOptions } from "./platform.js";
+import type { Platform } from "./platform.js";
 import { type PresenceMember, PresenceRoom } from "./presence.js";
 import { Deferred } from "./promise.js";
 import { Scheduler, type SchedulerOptions } from "./scheduler.js";
 import { type MessageListener, Subscription, type TokenSource } from "./subscription.js";
+import { msOf } from "./time.js";
 
 export interface ClientOptions {
   /** How long a connect is held at most, in seconds, until the server says. Default 60. */
@@ -37,6 +39,13 @@ export interface ClientOptions {
   websocketExtensions?: unknown;
 }
 
+export interface ProxyOptions {
+  /** Such as `http://proxy.example:3128`; unset: the variables `http_proxy` and `https_proxy`. */
+  readonly origin?: string | undefined;
+  readonly headers?: Readonly<Record<string, string>> | undefined;
+  readonly tls?: object | undefined;
+}
+
 /** Sees, and may change, every message on its way. `callback(null)` drops the message. */
 export interface Extension {
   incoming?(message: Message, callback: Pass): void;
@@ -53,21 +62,6 @@ export interface FayeExtension extends Pick<Extension, "added" | "removed"> {
 
 /** Passes a message on, changed or not; null drops it. */
 export type Pass = (message: Message | null) => void;
-
-export interface ClientEvents {
-  /** Messages flow, for the first time or again. */
-  "transport:up": [];
-  /** The connection is lost, or was closed. */
-  "transport:down": [];
-  state: [state: ClientState];
-  /**
-   * The connection was lost, or an attempt to have one failed: nobody there, a wrong URL (`code` of
-   * the error is 404), a certificate that is not trusted… The next attempt follows by itself.
-   */
-  failed: [error: Error | PandapushError];
-  /** The server refused the client altogether. It tries again unless it was told not to. */
-  refused: [error: PandapushError];
-}
 
 export interface PublishOptions {
   /** How often the message may be sent, the first time included. Default: until it is taken. */
@@ -94,18 +88,6 @@ export interface ReceivedMessage<T> {
 /** One published message; settles with the server's answer. */
 export class Publication extends Deferred {}
 
-const knownOptions: ReadonlySet<string> = new Set<keyof ClientOptions>([
-  "timeout",
-  "interval",
-  "retry",
-  "endpoints",
-  "scheduler",
-  "proxy",
-  "tls",
-  "ca",
-  "websocketExtensions",
-]);
-
 /**
  * A connection to a Pandapush or Faye server. Nothing is sent before the first subscribe or
  * publish; from then on it stays connected, and comes back by itself.
@@ -122,7 +104,7 @@ export class Client extends Emitter<ClientEvents> {
   readonly #unasked = new Set<Subscription>();
   /** By channel, from the last `subscribeTo`: what a plain publish shows. */
   readonly #tokens = new Map<string, TokenSource>();
-  readonly #headers: Record<string, string> = {};
+  readonly #headers = new Headers();
   readonly #disabled = new Set<string>();
   #extensions: readonly (Extension | FayeExtension)[] = [];
   #isLeaving = false;
@@ -130,11 +112,19 @@ export class Client extends Emitter<ClientEvents> {
   /** @internal Applications get the class that knows its platform. */
   constructor(platform: Platform, url = "/bayeux", options: ClientOptions = {}) {
     super();
-    for (const name of Object.keys(options)) {
-      if (!knownOptions.has(name)) throw new Error(`Unrecognized option: ${name}`);
-    }
-    const { timeout = 60, interval = 0, retry, endpoints = {}, scheduler = Scheduler } = options;
-    const network = networkOf(options);
+    const {
+      timeout = 60,
+      interval = 0,
+      retry,
+      endpoints = {},
+      scheduler = Scheduler,
+      proxy,
+      tls,
+      ca,
+      websocketExtensions,
+      ...others
+    } = options;
+    requireNone(others);
     const { base } = platform;
     const urlOf = (type: ConnectionType): string => new URL(endpoints[type] ?? url, base).href;
     requireServer(endpoints["long-polling"] ?? url, base);
@@ -142,12 +132,15 @@ export class Client extends Emitter<ClientEvents> {
       {
         platform,
         urlOf,
-        network: () => ({ ...network, headers: this.#headers }),
+        network: () => {
+          const headers = Object.fromEntries(this.#headers);
+          return { headers, proxy, tls, ca, websocketExtensions };
+        },
         isDisabled: (feature) => this.#disabled.has(feature),
         makeScheduler: (message, settings) => new scheduler(message, settings),
-        timeoutMs: timeout * 1000,
-        intervalMs: interval * 1000,
-        retryMs: retry === undefined ? undefined : retry * 1000,
+        timeoutMs: msOf(timeout),
+        intervalMs: msOf(interval),
+        retryMs: retry === undefined ? undefined : msOf(retry),
       },
       {
         outgoing: (message, pass) => this.#pipe("outgoing", message, pass),
@@ -328,8 +321,7 @@ export class Client extends Emitter<ClientEvents> {
   ): Publication {
     requireChannel(channel);
     const { attempts, deadline, signal, ...others } = options;
-    const [unknown] = Object.keys(others);
-    if (unknown !== undefined) throw new Error(`Unrecognized option: ${unknown}`);
+    requireNone(others);
     const publication = new Publication();
     let takeBack = (): void => {};
     const abort = (): void => {
@@ -390,9 +382,12 @@ export class Client extends Emitter<ClientEvents> {
     this.#disabled.add(feature);
   }
 
-  /** A header of every request; browsers send none with WebSockets and event streams. */
+  /**
+   * A header of every request; browsers send none with WebSockets and event streams.
+   * @throws TypeError when a header cannot have this name or value
+   */
   setHeader(name: string, value: string): void {
-    this.#headers[name] = value;
+    this.#headers.set(name, value);
   }
 
   /** From now on it sees every message, after those that were added before. */
@@ -621,6 +616,10 @@ function requireServer(url: string, base: string | undefined): void {
   );
 }
 
+function requireNone(options: object): void {
+  for (const name of Object.keys(options)) throw new Error(`Unrecognized option: ${name}`);
+}
+
 function requireChannel(channel: unknown): void {
   if (typeof channel !== "string") {
     throw new TypeError(`${channel} is no channel; one is "/APP_ID/public/news"`);
@@ -652,17 +651,4 @@ function withToken(
 function signalOf(context: unknown): AbortSignal | undefined {
   const signal = (context as { signal?: unknown } | null | undefined)?.signal;
   return signal instanceof AbortSignal ? signal : undefined;
-}
-
-function networkOf({
-  proxy = {},
-  tls = {},
-  ca,
-  websocketExtensions,
-}: ClientOptions): Omit<NetworkOptions, "headers"> {
-  return {
-    proxy: typeof proxy === "string" ? { origin: proxy } : proxy,
-    tls: ca === undefined ? tls : { ...tls, ca },
-    compress: websocketExtensions !== undefined,
-  };
 }

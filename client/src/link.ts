@@ -6,6 +6,7 @@
  */
 import { Arrivals } from "./arrivals.js";
 import { PandapushError } from "./error.js";
+import type { ClientState } from "./events.js";
 import type { ConnectionType, Message } from "./message.js";
 import { Outbox, type Request, type Settle } from "./outbox.js";
 import type { NetworkOptions, Platform } from "./platform.js";
@@ -20,9 +21,6 @@ import {
   type TransportListeners,
 } from "./transports/transport.js";
 import { openWebSocket } from "./transports/websocket.js";
-
-/** `connecting` also while a lost connection is being replaced. */
-export type ClientState = "unconnected" | "connecting" | "connected" | "disconnected";
 
 export interface LinkOptions {
   readonly platform: Platform;

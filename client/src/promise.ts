@@ -1,4 +1,5 @@
 import { Emitter, type EventMap } from "./emitter.js";
+import { msOf } from "./time.js";
 
 /**
  * A promise that can be watched in the ways of Faye as well, and whose failure stays silent when
@@ -58,7 +59,7 @@ export class Deferred<Events extends EventMap<Events> = object>
 
   /** As in Faye: fails with `reason` when nothing has come after so many seconds. */
   timeout(seconds: number, reason: Error): void {
-    const timer = setTimeout(() => this.#reject(reason), seconds * 1000);
+    const timer = setTimeout(() => this.#reject(reason), msOf(seconds));
     const stop = (): void => clearTimeout(timer);
     this.then(stop, stop);
   }

@@ -73,6 +73,12 @@ test("what is no channel, or no listener, throws and says what is one", () => {
   );
 });
 
+test("what no header can be throws", () => {
+  const client = newClient(server.push);
+  expect(() => client.setHeader("X-Name", "two\nlines")).toThrow(TypeError);
+  expect(() => client.setHeader("no name", "x")).toThrow(TypeError);
+});
+
 test("all options of Faye's client are taken", async () => {
   const client = newClient(server.push, "websocket", {
     timeout: 30,

@@ -8,13 +8,13 @@ export const node: Platform = {
   openStream: undefined,
 
   async openSocket(url, options) {
-    const agent = await agentOf(url, options);
-    return new WebSocket(url, {
-      ...options.tls,
+    const settings = {
+      ...tlsOf(options),
       headers: headersFor(url, options),
-      agent,
-      perMessageDeflate: options.compress,
-    }) as Socket;
+      agent: await agentOf(url, options),
+      perMessageDeflate: options.websocketExtensions !== undefined,
+    };
+    return new WebSocket(url, settings) as Socket;
   },
 
   async post(url, body, options) {
@@ -24,7 +24,7 @@ export const node: Platform = {
       const sent = request(
         url,
         {
-          ...options.tls,
+          ...tlsOf(options),
           method: "POST",
           agent,
           headers: {
@@ -64,15 +64,20 @@ function headersFor(url: string, { headers }: NetworkOptions): Record<string, st
   return { Authorization: `Basic ${Buffer.from(credentials).toString("base64")}`, ...headers };
 }
 
+function tlsOf({ tls, ca }: NetworkOptions): object {
+  return { ...tls, ...(ca !== undefined && { ca }) };
+}
+
 /** The agent that goes through a proxy, if there is one. */
 async function agentOf(url: string, options: NetworkOptions): Promise<http.Agent | undefined> {
   const isSecure = /^(?:https|wss):/.test(url);
   const { env } = process;
+  const proxy = typeof options.proxy === "string" ? { origin: options.proxy } : options.proxy;
   const origin =
-    options.proxy.origin ??
+    proxy?.origin ??
     (isSecure ? (env.https_proxy ?? env.HTTPS_PROXY) : (env.http_proxy ?? env.HTTP_PROXY));
   if (origin === undefined || origin === "") return undefined;
   const { agentFor } = await import("./proxy.js");
   // A WebSocket needs a tunnel even without TLS.
-  return agentFor(origin, isSecure || url.startsWith("ws:"), options);
+  return agentFor(origin, isSecure || url.startsWith("ws:"), { ...proxy }, tlsOf(options));
 }
