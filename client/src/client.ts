@@ -2,7 +2,7 @@ import { expandBayeux } from "@pandapush/protocol";
 import { callSafely, Emitter } from "./emitter.js";
 import { PandapushError } from "./error.js";
 import type { ClientEvents, ClientState } from "./events.js";
-import { Link } from "./link.js";
+import { Link, type Passed } from "./link.js";
 import type { ConnectionType, Message } from "./message.js";
 import type { Platform } from "./platform.js";
 import { type PresenceMember, PresenceRoom } from "./presence.js";
@@ -137,23 +137,18 @@ export class Client extends Emitter<ClientEvents> {
           return { headers, proxy, tls, ca, websocketExtensions };
         },
         isDisabled: (feature) => this.#disabled.has(feature),
-        makeScheduler: (message, settings) => new scheduler(message, settings),
+        scheduler,
         timeoutMs: msOf(timeout),
         intervalMs: msOf(interval),
         retryMs: retry === undefined ? undefined : msOf(retry),
       },
       {
-        outgoing: (message, pass) => this.#pipe("outgoing", message, pass),
-        incoming: (message, pass) => this.#pipe("incoming", message, pass),
+        pipe: (stage, message, pass) => this.#pipe(stage, message, pass),
         event: (message) => this.#receive(message),
-        ready: (session) => this.#askAgain(session),
+        ready: (isNew) => this.#askAgain(isNew),
         gap: () => this.#eachSubscription((subscription) => subscription.miss()),
-        state: (state) => this.emit("state", state),
-        ended: (reason) => this.#refuseAll(reason),
-        up: () => this.emit("transport:up"),
-        down: () => this.emit("transport:down"),
-        failed: (error) => this.emit("failed", error),
-        handshakeRefused: (error) => this.emit("refused", error),
+        ended: (error) => this.#refuseAll(error),
+        emit: (event, ...args) => this.emit(event, ...args),
       },
     );
   }
@@ -333,10 +328,9 @@ export class Client extends Emitter<ClientEvents> {
       return publication;
     }
     signal?.addEventListener("abort", abort);
-    const finish = (error: Error | undefined): void => {
+    const fail = (error: Error): void => {
       signal?.removeEventListener("abort", abort);
-      if (error === undefined) publication.succeed();
-      else publication.fail(error);
+      publication.fail(error);
     };
     withToken(
       token,
@@ -345,10 +339,16 @@ export class Client extends Emitter<ClientEvents> {
         takeBack = this.#link.request(
           { channel, data, ...ext },
           { attempts, deadline },
-          (_reply, error) => finish(error),
+          (reply, error) => {
+            if (error !== undefined) fail(error);
+            else if (reply !== undefined) {
+              signal?.removeEventListener("abort", abort);
+              publication.succeed();
+            }
+          },
         );
       },
-      finish,
+      fail,
     );
     return publication;
   }
@@ -498,7 +498,9 @@ export class Client extends Emitter<ClientEvents> {
             refuse(error);
             return;
           }
-          const presence = reply?.ext?.presence;
+          // An extension dropped it.
+          if (reply === undefined) return;
+          const presence = reply.ext?.presence;
           for (const subscription of subscriptions) {
             if (presence !== undefined && subscription.state !== "cancelled") {
               subscription.deliverSnapshot(presence);
@@ -511,17 +513,17 @@ export class Client extends Emitter<ClientEvents> {
     );
   }
 
-  #askAgain(session: "resumed" | "new" | "after-another"): void {
+  #askAgain(isNew: boolean): void {
     const unasked = [...this.#unasked];
     this.#unasked.clear();
-    if (session === "resumed") {
+    if (!isNew) {
       for (const each of unasked) this.#ask(each.channel, [each], false);
       return;
     }
     for (const [channel, all] of [...this.#channels]) {
       const known = [...all].filter(({ wasSubscribed }) => wasSubscribed);
       for (const subscription of known) subscription.renew();
-      if (known.length > 0) this.#ask(channel, known, session === "after-another");
+      if (known.length > 0) this.#ask(channel, known, true);
       // Each has a promise that waits for an answer of its own.
       for (const each of [...all]) if (!each.wasSubscribed) this.#ask(channel, [each], false);
     }
@@ -565,8 +567,7 @@ export class Client extends Emitter<ClientEvents> {
   }
 
   /** The server told the client to stay away: nobody will answer those who wait. */
-  #refuseAll(reason: string): void {
-    const error = PandapushError.own("disconnected", `The client is disconnected: ${reason}`);
+  #refuseAll(error: PandapushError): void {
     this.#eachSubscription((subscription) => subscription.refuse(error));
   }
 
@@ -574,12 +575,13 @@ export class Client extends Emitter<ClientEvents> {
     for (const all of [...this.#channels.values()]) for (const each of [...all]) visit(each);
   }
 
-  #pipe(stage: "incoming" | "outgoing", message: Message, pass: Pass): void {
+  #pipe(stage: "incoming" | "outgoing", message: Message, pass: Passed): void {
     const extensions = this.#extensions;
     const step = (index: number, current: Message | null): void => {
       const extension = extensions[index];
-      if (current === null || extension === undefined) {
-        pass(current);
+      // Programs in JavaScript may pass on nothing at all.
+      if (!current || extension === undefined) {
+        pass(current || null);
         return;
       }
       const call = extension[stage];
@@ -587,11 +589,21 @@ export class Client extends Emitter<ClientEvents> {
         step(index + 1, current);
         return;
       }
-      const next: Pass = (result) => step(index + 1, result);
+      let isOver = false;
+      const once = (then: () => void): void => {
+        if (!isOver) {
+          isOver = true;
+          then();
+        }
+      };
+      const next: Pass = (result) => once(() => step(index + 1, result));
       const args = call.length >= 3 ? [current, null, next] : [current, next];
-      (call as (...args: unknown[]) => void).apply(extension, args);
+      callSafely(
+        () => (call as (...args: unknown[]) => void).apply(extension, args),
+        (error) => once(() => pass(null, error)),
+      );
     };
-    callSafely(() => step(0, message));
+    step(0, message);
   }
 }
 

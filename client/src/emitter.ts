@@ -57,12 +57,13 @@ export class Emitter<Events extends EventMap<Events>> {
 }
 
 /** What an application's function throws is its own: reported as uncaught, never stopping us. */
-export function callSafely(call: () => void): void {
+export function callSafely(call: () => void, failed?: (error: Error) => void): void {
   try {
     call();
   } catch (error) {
     queueMicrotask(() => {
       throw error;
     });
+    failed?.(error as Error);
   }
 }

@@ -30,9 +30,8 @@ export interface NetworkOptions {
 }
 
 export interface PostOptions extends NetworkOptions {
-  readonly signal: AbortSignal;
-  /** The page is being left: the request must outlive it. */
-  readonly isLast: boolean;
+  /** null: the page is being left, and the request must outlive it. */
+  readonly signal: AbortSignal | null;
 }
 
 export interface Platform {

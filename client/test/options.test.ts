@@ -13,9 +13,19 @@ import {
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from "vitest";
 import { freshChannel, publish } from "../../e2e/deployment.js";
 import { Inbox } from "../../e2e/waiting.js";
-import { closeClients, failure, newClient, tap, tokenFor, transports } from "./clients.js";
+import {
+  closeClients,
+  comeBackSoon,
+  failure,
+  newClient,
+  tap,
+  tokenFor,
+  transports,
+} from "./clients.js";
 import { freePort, type Server, startServer } from "./server.js";
 import { Wire } from "./wire.js";
+
+const queueMicrotaskHere = queueMicrotask;
 
 let server: Server;
 const wires: Wire[] = [];
@@ -257,6 +267,79 @@ describe("an extension", () => {
     await client.publishTo(channel, token, "not in");
     await client.publishTo(channel, token, "through");
     expect(await heard.next()).toBe("through");
+  });
+
+  test("that calls back twice has called once", async () => {
+    const channel = freshChannel(server, "public");
+    const client = newClient(server.push, "long-polling");
+    client.addExtension({
+      incoming(message, pass) {
+        pass(message);
+        pass(message);
+      },
+      outgoing(message, pass) {
+        pass(message);
+        pass(message);
+      },
+    });
+    const taps = tap(client);
+    const heard = new Inbox<unknown>("message");
+    await client.subscribe(channel, (data) => heard.push(data));
+    const token = tokenFor(server, channel);
+    for (const data of [1, 2, "end"]) await client.publishTo(channel, token, data);
+    expect(await heard.upTo((data) => data === "end")).toEqual([1, 2, "end"]);
+    await client.disconnect();
+    const connectsIn = async (messages: Inbox<Message>): Promise<number> => {
+      const all = await messages.upTo((message) => message.channel === "/meta/disconnect");
+      return all.filter((message) => message.channel === "/meta/connect").length;
+    };
+    const [sent, answered] = [await connectsIn(taps.out), await connectsIn(taps.in)];
+    expect(answered).toBeGreaterThan(0);
+    expect(sent - answered).toBeLessThanOrEqual(1);
+  });
+
+  test.each([
+    ["outgoing", "/meta/handshake"],
+    ["outgoing", "/meta/connect"],
+    ["incoming", "/meta/handshake"],
+    ["incoming", "/meta/connect"],
+  ] as const)("that throws or drops when %s %s is tried again", async (stage, channel) => {
+    const client = newClient(server.push, "long-polling");
+    comeBackSoon();
+    const reported = new Inbox<Error>("uncaught error");
+    const failures = new Inbox<Error>("failure");
+    client.on("failed", (error) => failures.push(error));
+    // What is reported as uncaught is thrown from a microtask.
+    vi.stubGlobal("queueMicrotask", (call: () => void) =>
+      queueMicrotaskHere(() => {
+        try {
+          call();
+        } catch (error) {
+          reported.push(error as Error);
+        }
+      }),
+    );
+    try {
+      let seen = 0;
+      client.addExtension({
+        [stage](message: Message, pass: (message: Message | null) => void) {
+          if (message.channel !== channel) return pass(message);
+          seen += 1;
+          if (seen === 1) throw new Error("of the extension");
+          pass(seen === 2 ? null : message);
+        },
+      });
+      const name = freshChannel(server, "public");
+      await client.subscribe(name);
+      await publish(server, name, 1);
+      expect((await reported.next()).message).toBe("of the extension");
+      expect((await failures.next()).message).toBe("of the extension");
+      expect((await failures.next()).message).toBe(`An extension dropped ${channel}`);
+      await client.subscribe(freshChannel(server, "public"));
+    } finally {
+      vi.unstubAllGlobals();
+      vi.restoreAllMocks();
+    }
   });
 
   test("is told when it is added and removed, and then sees nothing any more", async () => {

@@ -193,6 +193,35 @@ describe.each(transports)("a publish over %s", (transport) => {
     }
   });
 
+  test("of what JSON cannot hold is rejected, and no other is", async () => {
+    const channel = freshChannel(server, "public");
+    const client = connect();
+    const heard = new Inbox<unknown>("message");
+    const token = tokenFor(server, channel);
+    await client.subscribe(channel, (data) => heard.push(data));
+    const circle: { self?: unknown } = {};
+    circle.self = circle;
+    const publish = (data: unknown) => client.publishTo(channel, token, data);
+    const before = publish("before");
+    const faulty = [{ id: 1n }, circle].map(publish);
+    const after = publish("after");
+    for (const publication of faulty) expect(await failure(publication)).toBeInstanceOf(TypeError);
+    await Promise.all([before, after]);
+    expect([await heard.next(), await heard.next()]).toEqual(["before", "after"]);
+    expect(client.state).toBe("connected");
+  });
+
+  test("is sent as it was when it was published", async () => {
+    const channel = freshChannel(server, "public");
+    const client = connect();
+    const heard = await listen(channel);
+    const data = { version: 1 };
+    const publication = client.publishTo(channel, tokenFor(server, channel), data);
+    data.version = 2;
+    await publication;
+    expect(await heard.next()).toEqual({ version: 1 });
+  });
+
   test("is taken back by its signal while it has not been sent", async () => {
     const channel = freshChannel(server, "public");
     const heard = await listen(channel);

@@ -92,6 +92,24 @@ describe.each(transports)("a session over %s", (transport) => {
     expect(subscription.state).toBe("subscribed");
   });
 
+  test("a channel that is left and subscribed to again while there is no connection is heard", async () => {
+    const channel = freshChannel(server, "public");
+    const client = newClient(`${wire.url}/push`, transport);
+    const events = eventsOf(client);
+    const heard = new Inbox<unknown>("message");
+    const first = client.subscribe(channel);
+    await first;
+    await events.upTo((event) => event === "up");
+    wire.cut();
+    await events.upTo((event) => event === "down");
+    first.cancel();
+    const second = client.subscribe(channel, (data) => heard.push(data));
+    wire.mend();
+    await second;
+    await publish(server, channel, 1);
+    expect(await heard.next()).toBe(1);
+  });
+
   test("T49 a subscription whose token is still valid is made again, with a gap", async () => {
     const channel = freshChannel(server, "private");
     const client = newClient(server.push, transport);

@@ -32,7 +32,7 @@ export const node: Platform = {
             "Content-Length": Buffer.byteLength(body),
             ...headersFor(url, options),
           },
-          signal: options.signal,
+          signal: options.signal ?? undefined,
         },
         (response) => {
           let text = "";
