@@ -13,6 +13,8 @@ export const node: Platform = {
       headers: headersFor(url, options),
       agent: await agentOf(url, options),
       perMessageDeflate: options.websocketExtensions !== undefined,
+      // A peer that says nothing any more does not keep the process for long.
+      closeTimeout: 1_000,
     };
     return new WebSocket(url, settings) as Socket;
   },
