@@ -63,19 +63,31 @@ export interface FayeExtension extends Pick<Extension, "added" | "removed"> {
 /** Passes a message on, changed or not; null drops it. */
 export type Pass = (message: Message | null) => void;
 
+/** An `AbortSignal`, of whichever make. */
+export interface Signal {
+  readonly aborted: boolean;
+  readonly reason?: unknown;
+  addEventListener(event: "abort", listener: () => void): void;
+  removeEventListener(event: "abort", listener: () => void): void;
+}
+
+/** What was sent before it is given up, by whichever of these, may have arrived. */
 export interface PublishOptions {
-  /** How often the message may be sent, the first time included. Default: until it is taken. */
+  /**
+   * How often the message may be sent, or a connection for it be tried in vain, the first time
+   * included. Default: until it is taken.
+   */
   attempts?: number;
   /** Seconds after which it is given up. */
   deadline?: number;
-  /** Takes the message back while it has not been sent. */
-  signal?: AbortSignal;
+  /** Gives it up. */
+  signal?: Signal;
 }
 
 export interface MessagesOptions {
   token?: TokenSource;
   /** Ends the loop. */
-  signal?: AbortSignal;
+  signal?: Signal;
   /** How many messages may wait for the loop before it fails. Default 10,000. */
   maxWaiting?: number;
 }
@@ -99,11 +111,14 @@ export class Publication extends Deferred {}
  */
 export class Client extends Emitter<ClientEvents> {
   readonly #link: Link;
+  readonly #shareSignal: Platform["shareSignal"];
   readonly #channels = new Map<string, Set<Subscription>>();
   /** Made while there was no connection. */
   readonly #unasked = new Set<Subscription>();
   /** By channel, from the last `subscribeTo`: what a plain publish shows. */
   readonly #tokens = new Map<string, TokenSource>();
+  /** Without an answer so far. */
+  readonly #publications = new Set<Publication>();
   readonly #headers = new Headers();
   readonly #disabled = new Set<string>();
   #extensions: readonly (Extension | FayeExtension)[] = [];
@@ -126,6 +141,7 @@ export class Client extends Emitter<ClientEvents> {
     } = options;
     requireNone(others);
     const { base } = platform;
+    this.#shareSignal = platform.shareSignal;
     const urlOf = (type: ConnectionType): string => new URL(endpoints[type] ?? url, base).href;
     requireServer(endpoints["long-polling"] ?? url, base);
     this.#link = new Link(
@@ -147,7 +163,7 @@ export class Client extends Emitter<ClientEvents> {
         event: (message) => this.#receive(message),
         ready: (isNew) => this.#askAgain(isNew),
         gap: () => this.#eachSubscription((subscription) => subscription.miss()),
-        ended: (error) => this.#refuseAll(error),
+        ended: (error) => this.#giveUpAll(error),
         emit: (event, ...args) => this.emit(event, ...args),
       },
     );
@@ -177,6 +193,11 @@ export class Client extends Emitter<ClientEvents> {
     listener?: MessageListener<T>,
     context?: unknown,
   ): Subscription<T>[];
+  subscribe<T = unknown>(
+    channel: string | readonly string[],
+    listener?: MessageListener<T>,
+    context?: unknown,
+  ): Subscription<T> | Subscription<T>[];
   subscribe<T = unknown>(
     channel: string | readonly string[],
     listener?: MessageListener<T>,
@@ -277,7 +298,7 @@ export class Client extends Emitter<ClientEvents> {
   presence<T = PresenceMember>(
     channel: string,
     token: TokenSource,
-    options: { signal?: AbortSignal } = {},
+    options: { signal?: Signal } = {},
   ): PresenceRoom<T> {
     const fault = /^\/[^/]+\/presence(?:\/[^*]+)?$/.test(channel)
       ? undefined
@@ -319,36 +340,41 @@ export class Client extends Emitter<ClientEvents> {
     requireNone(others);
     const publication = new Publication();
     let takeBack = (): void => {};
-    const abort = (): void => {
+    const giveUp = (error: Error): void => {
       takeBack();
-      publication.fail(signal?.reason);
+      publication.fail(error);
     };
+    const abort = (): void => giveUp(reasonOf(signal));
     if (signal?.aborted) {
       abort();
       return publication;
     }
+    this.#shareSignal?.(signal);
     signal?.addEventListener("abort", abort);
-    const fail = (error: Error): void => {
+    const expire = (): void => giveUp(this.#link.usedUp);
+    const timer = deadline === undefined ? undefined : setTimeout(expire, msOf(deadline));
+    this.#publications.add(publication);
+    const finish = (): void => {
+      takeBack();
+      clearTimeout(timer);
       signal?.removeEventListener("abort", abort);
-      publication.fail(error);
+      this.#publications.delete(publication);
     };
+    publication.then(finish, finish);
     withToken(
       token,
       (ext) => {
-        if (signal?.aborted) return;
+        if (!this.#publications.has(publication)) return;
         takeBack = this.#link.request(
           { channel, data, ...ext },
           { attempts, deadline },
           (reply, error) => {
-            if (error !== undefined) fail(error);
-            else if (reply !== undefined) {
-              signal?.removeEventListener("abort", abort);
-              publication.succeed();
-            }
+            if (error !== undefined) publication.fail(error);
+            else if (reply !== undefined) publication.succeed();
           },
         );
       },
-      fail,
+      giveUp,
     );
     return publication;
   }
@@ -441,7 +467,7 @@ export class Client extends Emitter<ClientEvents> {
     }
     const signal = signalOf(context);
     const cancel = (): void => {
-      subscription.fail(signal?.reason);
+      subscription.fail(reasonOf(signal));
       subscription.cancel();
     };
     const subscription = new Subscription<T>(
@@ -464,6 +490,7 @@ export class Client extends Emitter<ClientEvents> {
       queueMicrotask(() => subscription.refuse(fault));
       return subscription;
     }
+    this.#shareSignal?.(signal);
     signal?.addEventListener("abort", cancel);
     const all = this.#channels.get(channel) ?? new Set();
     this.#channels.set(channel, all.add(subscription as Subscription));
@@ -566,9 +593,10 @@ export class Client extends Emitter<ClientEvents> {
     }
   }
 
-  /** The server told the client to stay away: nobody will answer those who wait. */
-  #refuseAll(error: PandapushError): void {
+  /** Nobody will answer those who wait. */
+  #giveUpAll(error: PandapushError): void {
     this.#eachSubscription((subscription) => subscription.refuse(error));
+    for (const publication of this.#publications) publication.fail(error);
   }
 
   #eachSubscription(visit: (subscription: Subscription) => void): void {
@@ -642,25 +670,32 @@ function requireChannel(channel: unknown): void {
 function withToken(
   source: TokenSource,
   send: (fields: Pick<Message, "ext">) => void,
-  failed: (error: PandapushError) => void,
+  failed: (error: Error) => void,
 ): void {
+  const finish = (token: unknown): void => {
+    if (token === null || token === undefined) send({});
+    else if (typeof token === "string") send({ ext: { auth: { token } } });
+    else failed(new TypeError(`A token is a string, not of type ${typeof token}`));
+  };
   const fail = (error: unknown): void => {
     const why = error instanceof Error ? error.message : String(error);
     failed(PandapushError.own("no-token", `There is no token: ${why}`));
   };
-  const finish = (token: string | null | undefined): void =>
-    send(token === null || token === undefined ? {} : { ext: { auth: { token } } });
-  let token: ReturnType<Extract<TokenSource, () => unknown>>;
+  let token: unknown;
   try {
     token = typeof source === "function" ? source() : source;
   } catch (error) {
     token = Promise.reject(error);
   }
-  if (token instanceof Promise) token.then(finish, fail);
-  else finish(token);
+  if (typeof (token ?? "") === "string") finish(token);
+  else Promise.resolve(token).then(finish, fail);
 }
 
-function signalOf(context: unknown): AbortSignal | undefined {
-  const signal = (context as { signal?: unknown } | null | undefined)?.signal;
-  return signal instanceof AbortSignal ? signal : undefined;
+function signalOf(context: unknown): Signal | undefined {
+  const signal = (context as { signal?: Signal } | null | undefined)?.signal;
+  return typeof signal?.addEventListener === "function" ? signal : undefined;
+}
+
+function reasonOf(signal: Signal | undefined): Error {
+  return (signal?.reason ?? PandapushError.own("cancelled", "It was aborted")) as Error;
 }

@@ -43,6 +43,8 @@ export interface Platform {
     | undefined;
   /** undefined where there is no EventSource, or the URL is not of the page's own origin. */
   readonly openStream: ((url: string) => Stream | undefined) | undefined;
+  /** An application's signal may be listened to many times. */
+  readonly shareSignal?: (signal: object | undefined) => void;
   /** Rejects when there is no answer. */
   post(url: string, body: string, options: PostOptions): Promise<{ status: number; text: string }>;
   /**

@@ -7,6 +7,7 @@ export type {
   ProxyOptions,
   PublishOptions,
   ReceivedMessage,
+  Signal,
 } from "./client.js";
 export { Publication } from "./client.js";
 export { type ErrorReason, PandapushError } from "./error.js";

@@ -25,7 +25,7 @@ export type TokenSource =
   | string
   | null
   | undefined
-  | (() => string | null | undefined | Promise<string | null | undefined>);
+  | (() => string | null | undefined | PromiseLike<string | null | undefined>);
 
 export type MessageListener<T> = (data: T, channel: string) => void;
 

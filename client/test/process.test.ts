@@ -119,6 +119,23 @@ test("a Node process ends at once after `disconnect` when its WebSocket is still
   }
 });
 
+test("a Node process is not warned when many things wait for one signal", async () => {
+  const run = await runNode(
+    `
+      import { Client } from "pandapush-client";
+      const client = new Client(process.env.PUSH);
+      const { signal } = new AbortController();
+      const channels = Array.from({ length: 20 }, (_, n) => process.env.CHANNEL + n);
+      await Promise.all(client.subscribe(channels, undefined, { signal }));
+      await Promise.allSettled(channels.map((each) => client.publish(each, 1, { signal })));
+      await client.disconnect();
+    `,
+    "module",
+    { PUSH: server.push, CHANNEL: freshChannel(server, "public") },
+  );
+  expect(run).toEqual({ code: 0, out: "", err: "" });
+});
+
 describe("the package for Node", () => {
   const read = (name: string) =>
     readFileSync(new URL(`../dist/${name}`, import.meta.url), "utf8").replace(/^\s*\/?\*.*$/gm, "");

@@ -193,6 +193,36 @@ describe.each(transports)("a publish over %s", (transport) => {
     }
   });
 
+  test("T37 is rejected when its deadline is over and the server says nothing", async () => {
+    const channel = freshChannel(server, "public");
+    const client = newClient(`${wire.url}/push`, transport);
+    const token = tokenFor(server, channel);
+    await client.publishTo(channel, token, "first");
+    wire.mute();
+    const error = await failure(client.publishTo(channel, token, "second", { deadline: 0.1 }));
+    expect(error.reason).toBe("undelivered");
+    expect(client.state).toBe("connected");
+  });
+
+  test("T37 is rejected when its deadline is over and no token has come", async () => {
+    const never = () => new Promise<string>(() => {});
+    const late = connect().publishTo("/a/public/x", never, 1, { deadline: 0.1 });
+    expect((await failure(late)).reason).toBe("undelivered");
+  });
+
+  test("has a deadline beyond what timers count to", async () => {
+    const channel = freshChannel(server, "public");
+    await connect().publishTo(channel, tokenFor(server, channel), 1, { deadline: 1e9 });
+  });
+
+  test("is rejected by `disconnect` when no token has come", async () => {
+    const client = connect();
+    await client.subscribe(freshChannel(server, "public"));
+    const waiting = client.publishTo("/a/public/x", () => new Promise<string>(() => {}), 1);
+    await client.disconnect();
+    expect((await failure(waiting)).reason).toBe("disconnected");
+  });
+
   test("of what JSON cannot hold is rejected, and no other is", async () => {
     const channel = freshChannel(server, "public");
     const client = connect();

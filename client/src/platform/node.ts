@@ -1,3 +1,4 @@
+import { setMaxListeners } from "node:events";
 import http from "node:http";
 import https from "node:https";
 import WebSocket from "ws";
@@ -56,6 +57,11 @@ export const node: Platform = {
   },
 
   watch: () => () => {},
+
+  shareSignal(signal) {
+    // Who waits for many things with one signal needs no warning of a leak.
+    if (signal instanceof EventTarget) setMaxListeners(0, signal);
+  },
 };
 
 /** `user:password@` in a URL is what a browser would ask the user for. */
