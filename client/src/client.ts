@@ -8,7 +8,12 @@ import type { Platform } from "./platform.js";
 import { type PresenceMember, PresenceRoom } from "./presence.js";
 import { Deferred } from "./promise.js";
 import { Scheduler, type SchedulerOptions } from "./scheduler.js";
-import { type MessageListener, Subscription, type TokenSource } from "./subscription.js";
+import {
+  type MessageListener,
+  type NewSubscription,
+  Subscription,
+  type TokenSource,
+} from "./subscription.js";
 import { msOf } from "./time.js";
 
 export interface ClientOptions {
@@ -112,16 +117,14 @@ export class Publication extends Deferred {}
 export class Client extends Emitter<ClientEvents> {
   readonly #link: Link;
   readonly #shareSignal: Platform["shareSignal"];
-  readonly #channels = new Map<string, Set<Subscription>>();
-  /** Made while there was no connection. */
-  readonly #unasked = new Set<Subscription>();
-  /** By channel, from the last `subscribeTo`: what a plain publish shows. */
-  readonly #tokens = new Map<string, TokenSource>();
+  readonly #channels = new Map<string, ChannelEntry>();
   /** Without an answer so far. */
   readonly #publications = new Set<Publication>();
   readonly #headers = new Headers();
   readonly #disabled = new Set<string>();
   #extensions: readonly (Extension | FayeExtension)[] = [];
+  /** How many there have been. */
+  #session = 0;
   #isLeaving = false;
 
   /** @internal Applications get the class that knows its platform. */
@@ -162,7 +165,7 @@ export class Client extends Emitter<ClientEvents> {
         pipe: (stage, message, pass) => this.#pipe(stage, message, pass),
         event: (message) => this.#receive(message),
         ready: (isNew) => this.#askAgain(isNew),
-        gap: () => this.#eachSubscription((subscription) => subscription.miss()),
+        gap: () => this.#miss(),
         ended: (error) => this.#giveUpAll(error),
         emit: (event, ...args) => this.emit(event, ...args),
       },
@@ -224,8 +227,9 @@ export class Client extends Emitter<ClientEvents> {
   }
 
   /**
-   * The messages of a channel as an endless list. It throws when the server refuses, and ends
-   * when it is broken off, its signal is aborted or the client disconnects.
+   * The messages of a channel as an endless list. It throws when the server refuses or the client
+   * was disconnected before, and ends when it is broken off, its signal is aborted or the client
+   * disconnects.
    *
    * ```js
    * for await (const { data } of client.messages("/APP_ID/public/news")) console.log(data);
@@ -249,14 +253,11 @@ export class Client extends Emitter<ClientEvents> {
       wake();
     };
     const subscription = this.#subscribe({ channel, token, listener, context: { signal } });
-    const fail = (error: Error): void => {
-      if (subscription.state === "refused") failure ??= error;
+    subscription.on("cancelled", wake);
+    subscription.on("refused", (error) => {
+      failure ??= error;
       wake();
-    };
-    subscription.on("cancelled", () => wake());
-    subscription.on("refused", fail);
-    // It may have been refused before anybody could listen: by a token that could not be had.
-    subscription.errback(fail);
+    });
     const end = (): IteratorReturnResult<undefined> => {
       subscription.cancel();
       return { done: true, value: undefined };
@@ -266,18 +267,14 @@ export class Client extends Emitter<ClientEvents> {
         return this;
       },
       async next() {
-        for (;;) {
-          const message = waiting.shift();
-          if (message !== undefined) return { done: false, value: message };
-          if (failure !== undefined) {
-            end();
-            throw failure;
-          }
-          if (subscription.state === "cancelled") return end();
-          await new Promise<void>((resolve) => {
-            sleepers.push(resolve);
-          });
-        }
+        const isQuiet = (): boolean =>
+          waiting.length === 0 && failure === undefined && subscription.state !== "cancelled";
+        while (isQuiet()) await new Promise<void>((resolve) => sleepers.push(resolve));
+        const message = waiting.shift();
+        if (message !== undefined) return { done: false, value: message };
+        const result = end();
+        if (failure !== undefined) throw failure;
+        return result;
       },
       async return() {
         waiting.length = 0;
@@ -300,13 +297,7 @@ export class Client extends Emitter<ClientEvents> {
     token: TokenSource,
     options: { signal?: Signal } = {},
   ): PresenceRoom<T> {
-    const fault = /^\/[^/]+\/presence(?:\/[^*]+)?$/.test(channel)
-      ? undefined
-      : PandapushError.own(
-          "refused",
-          `${channel} is no presence channel; one is /APP_ID/presence/lobby`,
-        );
-    const subscription = { channel, token: token ?? null, context: options, fault };
+    const subscription = { channel, token: token ?? null, context: options };
     return new PresenceRoom<T>((listener, onSnapshot) =>
       this.#subscribe({ ...subscription, listener, onSnapshot }),
     );
@@ -318,14 +309,14 @@ export class Client extends Emitter<ClientEvents> {
       for (const each of channel) this.unsubscribe(each, subscription);
       return;
     }
-    for (const each of [...(this.#channels.get(channel) ?? [])]) {
+    for (const each of this.#listenersTo(channel)) {
       if (subscription === undefined || subscription === each) each.cancel();
     }
   }
 
   /** Publishes; when the channel was subscribed with `subscribeTo`, with that token. */
   publish<T = unknown>(channel: string, data: T, options: PublishOptions = {}): Publication {
-    return this.publishTo(channel, this.#tokens.get(channel), data, options);
+    return this.publishTo(channel, this.#channels.get(channel)?.token, data, options);
   }
 
   /** Publishes with a token, or with what gives one. */
@@ -460,79 +451,74 @@ export class Client extends Emitter<ClientEvents> {
     this.emit(event, ...args);
   }
 
-  #subscribe<T>({ channel, token, listener, context, onSnapshot, fault }: NewSubscription<T>) {
+  #subscribe<T>(wish: NewSubscription<T>): Subscription<T> {
+    const { channel, token, listener, context, onSnapshot } = wish;
     requireChannel(channel);
     if (typeof (listener ?? requireChannel) !== "function") {
       throw new TypeError("The listener is no function; a token goes with subscribeTo");
     }
     const signal = signalOf(context);
-    const cancel = (): void => {
-      subscription.fail(reasonOf(signal));
-      subscription.cancel();
-    };
-    const subscription = new Subscription<T>(
-      channel,
-      listener,
-      context,
-      token,
-      () => {
-        signal?.removeEventListener("abort", cancel);
-        this.#forget(subscription as Subscription);
-      },
-      onSnapshot,
-    );
+    const cancel = (): void => subscription.end(reasonOf(signal));
+    const subscription = new Subscription<T>(wish, () => {
+      signal?.removeEventListener("abort", cancel);
+      this.#remove(subscription as Subscription);
+    });
     if (signal?.aborted) {
       cancel();
       return subscription;
     }
-    if (fault !== undefined) {
+    if (onSnapshot !== undefined && !subscription.isOfPresence) {
+      const why = `${channel} is no presence channel; one is /APP_ID/presence/lobby`;
       // Whoever made it can listen first.
-      queueMicrotask(() => subscription.refuse(fault));
+      queueMicrotask(() => subscription.refuse(PandapushError.own("refused", why)));
       return subscription;
     }
     this.#shareSignal?.(signal);
     signal?.addEventListener("abort", cancel);
-    const all = this.#channels.get(channel) ?? new Set();
-    this.#channels.set(channel, all.add(subscription as Subscription));
-    if (token !== undefined) this.#tokens.set(channel, token);
-    if (this.state === "connected" || this.state === "disconnected") {
-      this.#ask(channel, [subscription as Subscription], false);
+    let entry = this.#channels.get(channel);
+    if (entry === undefined) {
+      entry = { subscriptions: new Set(), held: 0, token };
+      this.#channels.set(channel, entry);
+    }
+    entry.subscriptions.add(subscription as Subscription);
+    if (token !== undefined) entry.token = token;
+    if (this.#link.isEstablished || this.state === "disconnected") {
+      this.#ask(channel, entry, [subscription as Subscription]);
     } else {
       // It is asked for when there is a connection, with a token of that moment.
-      this.#unasked.add(subscription as Subscription);
       this.#link.start();
     }
     return subscription;
   }
 
   /** Asks the server once for subscriptions that all listen to the same channel. */
-  #ask(channel: string, subscriptions: readonly Subscription[], hasGap: boolean): void {
-    const isWanted = (): boolean => subscriptions.some(({ state }) => state !== "cancelled");
-    const token = subscriptions.reduce<TokenSource>((last, each) => each.token ?? last, undefined);
-    const refuse = (error: PandapushError | Error): void => {
-      for (const subscription of subscriptions) {
-        subscription.refuse(error as PandapushError);
-        if (!subscription.wasSubscribed) this.#remove(subscription);
-      }
-    };
+  #ask(channel: string, entry: ChannelEntry, subscriptions: readonly Subscription[]): void {
+    const session = this.#session;
+    const refuse = (error: Error): void =>
+      // Whoever subscribed can listen first.
+      queueMicrotask(() => {
+        // What was meant for another session has been asked for again.
+        if (session !== this.#session) return;
+        for (const subscription of subscriptions) {
+          subscription.refuse(error);
+          if (!subscription.wasSubscribed) this.#remove(subscription);
+        }
+      });
+    for (const subscription of subscriptions) subscription.session = session;
     withToken(
-      token,
+      subscriptions.reduce<TokenSource>((last, { token }) => token ?? last, undefined),
       (ext) => {
-        if (!isWanted()) return;
+        const isWanted = subscriptions.some(({ state }) => state !== "cancelled");
+        if (!isWanted || session !== this.#session) return;
+        for (const subscription of subscriptions) subscription.asked();
+        entry.held += 1;
         const message = { channel: "/meta/subscribe", subscription: channel, ...ext };
         this.#link.request(message, { isOfSession: true }, (reply, error) => {
           if (error !== undefined) {
+            entry.held -= 1;
             refuse(error);
-            return;
-          }
-          // An extension dropped it.
-          if (reply === undefined) return;
-          const presence = reply.ext?.presence;
-          for (const subscription of subscriptions) {
-            if (presence !== undefined && subscription.state !== "cancelled") {
-              subscription.deliverSnapshot(presence);
-            }
-            subscription.confirm(hasGap);
+          } else if (reply !== undefined) {
+            for (const subscription of subscriptions) subscription.confirm(reply.ext?.presence);
           }
         });
       },
@@ -540,57 +526,47 @@ export class Client extends Emitter<ClientEvents> {
     );
   }
 
+  /** Asks for what was not asked for in this session. */
   #askAgain(isNew: boolean): void {
-    const unasked = [...this.#unasked];
-    this.#unasked.clear();
-    if (!isNew) {
-      for (const each of unasked) this.#ask(each.channel, [each], false);
-      return;
-    }
-    for (const [channel, all] of [...this.#channels]) {
-      const known = [...all].filter(({ wasSubscribed }) => wasSubscribed);
-      for (const subscription of known) subscription.renew();
-      if (known.length > 0) this.#ask(channel, known, true);
+    if (isNew) this.#session += 1;
+    for (const [channel, entry] of [...this.#channels]) {
+      if (isNew) entry.held = 0;
+      const unasked = [...entry.subscriptions].filter(({ session }) => session !== this.#session);
+      for (const subscription of unasked) subscription.renew();
+      const known = unasked.filter(({ wasSubscribed }) => wasSubscribed);
+      if (known.length > 0) this.#ask(channel, entry, known);
       // Each has a promise that waits for an answer of its own.
-      for (const each of [...all]) if (!each.wasSubscribed) this.#ask(channel, [each], false);
+      for (const each of unasked) if (!each.wasSubscribed) this.#ask(channel, entry, [each]);
     }
   }
 
-  #forget(subscription: Subscription): void {
+  #remove(subscription: Subscription): void {
     const { channel } = subscription;
-    const wasAsked = !this.#unasked.has(subscription);
-    if (!this.#remove(subscription) || this.#channels.has(channel)) return;
-    if (this.#isLeaving || !wasAsked) return;
+    const entry = this.#channels.get(channel);
+    if (!entry?.subscriptions.delete(subscription) || entry.subscriptions.size > 0) return;
+    this.#channels.delete(channel);
+    if (entry.held === 0 || this.#isLeaving) return;
     const message = { channel: "/meta/unsubscribe", subscription: channel };
     this.#link.request(message, { isOfSession: true }, () => {});
-  }
-
-  /** @returns whether it was there */
-  #remove(subscription: Subscription): boolean {
-    const { channel } = subscription;
-    const all = this.#channels.get(channel);
-    const wasThere = all?.delete(subscription) === true;
-    this.#unasked.delete(subscription);
-    if (all?.size === 0) {
-      this.#channels.delete(channel);
-      this.#tokens.delete(channel);
-    }
-    return wasThere;
   }
 
   #receive(message: Message): void {
     const { channel, data, subscription, successful } = message;
     if (channel === "/meta/subscribe" && successful === false) {
       const refusal = PandapushError.from(message);
-      for (const each of [...(this.#channels.get(String(subscription)) ?? [])]) {
-        each.refuse(refusal);
-      }
+      for (const each of this.#listenersTo(String(subscription))) each.refuse(refusal);
       return;
     }
     if (data === undefined || typeof channel !== "string") return;
     for (const name of expandBayeux(channel)) {
-      for (const each of [...(this.#channels.get(name) ?? [])]) each.deliver(data, channel);
+      for (const each of this.#listenersTo(name)) each.deliver(data, channel);
     }
+  }
+
+  /** What was published may not have come. */
+  #miss(): void {
+    this.#eachSubscription((subscription) => subscription.miss());
+    this.#askAgain(false);
   }
 
   /** Nobody will answer those who wait. */
@@ -599,8 +575,12 @@ export class Client extends Emitter<ClientEvents> {
     for (const publication of this.#publications) publication.fail(error);
   }
 
+  #listenersTo(channel: string): readonly Subscription[] {
+    return [...(this.#channels.get(channel)?.subscriptions ?? [])];
+  }
+
   #eachSubscription(visit: (subscription: Subscription) => void): void {
-    for (const all of [...this.#channels.values()]) for (const each of [...all]) visit(each);
+    for (const channel of [...this.#channels.keys()]) this.#listenersTo(channel).forEach(visit);
   }
 
   #pipe(stage: "incoming" | "outgoing", message: Message, pass: Passed): void {
@@ -635,14 +615,13 @@ export class Client extends Emitter<ClientEvents> {
   }
 }
 
-interface NewSubscription<T> {
-  readonly channel: string;
-  readonly token: TokenSource;
-  readonly listener: MessageListener<T> | undefined;
-  readonly context: unknown;
-  readonly onSnapshot?: ((presence: unknown) => void) | undefined;
-  /** The server need not be asked. */
-  readonly fault?: PandapushError | undefined;
+/** Those who listen to one channel or pattern. */
+interface ChannelEntry {
+  readonly subscriptions: Set<Subscription>;
+  /** From the last `subscribeTo`: what a plain publish shows. */
+  token: TokenSource;
+  /** How many subscribes of this session the server was sent, and has not refused. */
+  held: number;
 }
 
 function requireServer(url: string, base: string | undefined): void {
@@ -685,7 +664,8 @@ function withToken(
   try {
     token = typeof source === "function" ? source() : source;
   } catch (error) {
-    token = Promise.reject(error);
+    fail(error);
+    return;
   }
   if (typeof (token ?? "") === "string") finish(token);
   else Promise.resolve(token).then(finish, fail);

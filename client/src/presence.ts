@@ -82,10 +82,10 @@ export class PresenceRoom<T = PresenceMember>
     for (const id of Object.keys(data?.unsubscribe ?? {})) this.#leave(id);
   }
 
-  #sync({ subscribe = {} }: PresenceMessage<T>): void {
+  #sync({ subscribe }: PresenceMessage<T>): void {
     const isFirst = !this.#isSynced;
     this.#isSynced = true;
-    const present = new Map(Object.entries(subscribe));
+    const present = new Map(Object.entries(subscribe ?? {}));
     for (const id of [...this.#members.keys()]) if (!present.has(id)) this.#leave(id);
     for (const [id, member] of present) {
       if (isFirst) this.#members.set(id, member);

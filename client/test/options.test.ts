@@ -18,6 +18,7 @@ import {
   comeBackSoon,
   failure,
   newClient,
+  runNode,
   tap,
   tokenFor,
   transports,
@@ -340,6 +341,51 @@ describe("an extension", () => {
       vi.unstubAllGlobals();
       vi.restoreAllMocks();
     }
+  });
+
+  test("that throws rejects the publish or subscribe that it was called for, and no other", async () => {
+    const channel = freshChannel(server, "public");
+    const { code, out, err } = await runNode(
+      `
+        import { Client } from "pandapush-client";
+        process.on("uncaughtException", (error) => console.log("uncaught", error.message));
+        const { PUSH, CHANNEL, TOKEN } = process.env;
+        const client = new Client(PUSH);
+        client.addExtension({
+          outgoing(message, pass) {
+            if (message.data === "faulty") throw new Error("out");
+            if (message.subscription === CHANNEL + "/x") message.ext = { big: 1n };
+            pass(Object.freeze({ ...message }));
+            if (message.data === "after") throw new Error("after");
+          },
+          incoming(message, pass) {
+            if (message.subscription === CHANNEL + "/y") throw new Error("in");
+            pass(Object.freeze(message));
+          },
+        });
+        const tell = (name) => [() => console.log(name, "taken"), (error) => console.log(name, error.message)];
+        await client.publishTo(CHANNEL, TOKEN, "faulty").then(...tell("faulty"));
+        await client.publishTo(CHANNEL, TOKEN, "after").then(...tell("after"));
+        const unwritable = client.subscribe(CHANNEL + "/x");
+        unwritable.on("refused", ({ reason }) => console.log(reason));
+        await unwritable.then(...tell("x"));
+        await client.subscribe(CHANNEL + "/y").then(...tell("y"));
+        await client.disconnect();
+      `,
+      "module",
+      { PUSH: server.push, CHANNEL: channel, TOKEN: tokenFor(server, channel) },
+    );
+    expect({ code, err }).toEqual({ code: 0, err: "" });
+    expect(out.trim().split("\n").sort()).toEqual([
+      "after taken",
+      "faulty out",
+      "refused",
+      "uncaught after",
+      "uncaught in",
+      "uncaught out",
+      "x Do not know how to serialize a BigInt",
+      "y in",
+    ]);
   });
 
   test("is told when it is added and removed, and then sees nothing any more", async () => {

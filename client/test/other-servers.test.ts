@@ -129,6 +129,20 @@ describe.each(transports)("over %s", (transport) => {
     for (const n of [1, 2, 3]) expect(await heard.next()).toBe(n);
   });
 
+  test.each([[null], ["text"], [{ subscribe: null }], [[]]])(
+    "%j for who is present is nobody",
+    async (presence) => {
+      const { url } = await start(({ channel }, usual) =>
+        channel === "/meta/subscribe"
+          ? ({ ...usual, ext: { presence } } as unknown as Message)
+          : undefined,
+      );
+      const room = newClient(url, transport).presence("/app/presence/x", "token");
+      await room;
+      expect(room.members.size).toBe(0);
+    },
+  );
+
   test("what became of a subscribe before a short loss of the connection is asked in order", async () => {
     let isFirst = true;
     const fake = await start(({ subscription }) => {
@@ -153,5 +167,24 @@ describe.each(transports)("over %s", (transport) => {
       "/meta/subscribe of /a",
     ]);
     expect(fake.log.filter(isHandshake)).toHaveLength(1);
+  });
+
+  test("a subscription that was ended hears nothing, though another of the channel does", async () => {
+    const ended = { channel: "/meta/subscribe", subscription: "/a", successful: false };
+    const { url } = await start(({ data }, usual) => {
+      if (data === "end") return [usual, ended];
+      // As if somebody had published it.
+      return data === "marker" ? [usual, { channel: "/a", data }] : undefined;
+    });
+    const client = newClient(url, transport);
+    const heard = new Inbox<string>("message or event");
+    const first = client.subscribe("/a", () => heard.push("first"));
+    first.on("refused", () => heard.push("refused"));
+    await first;
+    await client.publish("/b", "end");
+    expect(await heard.next()).toBe("refused");
+    await client.subscribe("/a", () => heard.push("second"));
+    await client.publish("/b", "marker");
+    expect(await heard.next()).toBe("second");
   });
 });

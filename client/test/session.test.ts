@@ -110,6 +110,30 @@ describe.each(transports)("a session over %s", (transport) => {
     expect(await heard.next()).toBe(1);
   });
 
+  test("a subscription made as the client tells that it is connected is asked for once", async () => {
+    const channels = [freshChannel(server, "private"), freshChannel(server, "private")];
+    const client = newClient(server.push, transport);
+    const { out } = tap(client);
+    const asked: string[] = [];
+    const subscribed = new Inbox<string>("subscription");
+    const listen = (channel = ""): void => {
+      const subscription = client.subscribeTo(channel, () => {
+        asked.push(channel);
+        return tokenFor(server, channel);
+      });
+      subscription.on("subscribed", () => subscribed.push(channel));
+    };
+    client.once("state", () => client.once("state", () => listen(channels[0])));
+    client.once("transport:up", () => listen(channels[1]));
+    client.connect();
+    for (const _ of channels) await subscribed.next();
+    await client.subscribe(freshChannel(server, "public"));
+    expect(asked).toEqual(channels);
+    await client.disconnect();
+    const sent = await out.upTo(({ channel }) => channel === "/meta/disconnect");
+    expect(sent.filter(({ channel }) => channel === "/meta/subscribe")).toHaveLength(3);
+  });
+
   test("T49 a subscription whose token is still valid is made again, with a gap", async () => {
     const channel = freshChannel(server, "private");
     const client = newClient(server.push, transport);

@@ -280,6 +280,25 @@ describe.each(transports)("a subscription over %s", (transport) => {
     await other;
   });
 
+  test("that a listener cancels is not called for the same message", async () => {
+    const channel = freshChannel(server, "public");
+    const client = connect();
+    const heard = new Inbox<string>("message");
+    const first = client
+      .subscribe(channel, () => {
+        heard.push("first");
+        client.unsubscribe([channel, pattern]);
+      })
+      .withChannel(() => heard.push("beside the first"));
+    const pattern = `/${server.appId}/public/**`;
+    const others = client.subscribe([channel, pattern], () => heard.push("other"));
+    const last = client.subscribe(`${channel}/*`, () => heard.push("marker"));
+    await Promise.all([first, ...others, last]);
+    await publish(server, channel, 1);
+    await publish(server, `${channel}/marker`, 1);
+    expect([await heard.next(), await heard.next()]).toEqual(["first", "marker"]);
+  });
+
   test("with a signal that is aborted already is cancelled, and nothing is sent", async () => {
     const client = connect();
     const { out } = tap(client);
