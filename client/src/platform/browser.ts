@@ -36,7 +36,8 @@ export const browser: Platform = {
     const targets: readonly [EventTarget | undefined, string, () => void][] = [
       [globalThis.window, "online", awake],
       [globalThis.window, "offline", doubt],
-      [globalThis.window, "beforeunload", leave],
+      // Not "beforeunload": who is asked may stay, and links to downloads and mail leave nothing.
+      [globalThis.window, "pagehide", leave],
       [globalThis.document, "visibilitychange", look],
     ];
     const watching = new AbortController();
