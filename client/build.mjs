@@ -44,7 +44,12 @@ for (const { input, name, formats, isNode = false } of outputs) {
         sourcemap: true,
         exports: "named",
         // Bundlers use what the comments say of purity; pages do not.
-        ...(isPage && { name: "Pandapush", minify: true, comments: false }),
+        ...(isPage && {
+          name: "Pandapush",
+          minify: true,
+          comments: false,
+          generatedCode: { symbols: false },
+        }),
       },
       logLevel: "warn",
     });

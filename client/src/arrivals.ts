@@ -7,36 +7,36 @@ const maxSeen = 2_048;
 export class Arrivals {
   /** In this session. */
   #count = 0;
-  readonly #seen = new Set<string>();
+  /** The server counts what it sends, which only Pandapush does. */
+  #isCounted = false;
+  readonly #seen = new Set<unknown>();
 
   newSession(): void {
     this.#count = 0;
+    this.#isCounted = false;
   }
 
   /**
    * Counts a message, and says whether it came for the first time. A server that cannot know
-   * whether something arrived sends it again; Pandapush's publications have ids with a `-`, other
-   * servers' ids are their publishers' own and repeat.
+   * whether something arrived sends it again; Pandapush's publications have ids of their own,
+   * other servers' ids are their publishers' and repeat.
    */
   isNews({ id, successful }: Message): boolean {
     // A reply that nobody waits for any more.
     if (id !== undefined && successful !== undefined) return true;
-    if (typeof id === "string" && id.includes("-")) {
-      if (this.#seen.has(id)) return false;
-      this.#seen.add(id);
-      if (this.#seen.size > maxSeen) {
-        for (const oldest of this.#seen) {
-          this.#seen.delete(oldest);
-          break;
-        }
-      }
-    }
+    if (this.#isCounted && id !== undefined && this.#seen.has(id)) return false;
+    this.#seen.add(id);
+    if (this.#seen.size > maxSeen) this.#seen.delete(this.#seen.values().next().value);
     this.#count += 1;
     return true;
   }
 
-  /** @param sent how many messages the server has sent in this session, as it says */
+  /**
+   * @param sent how many messages the server has sent in this session, as it says; undefined: it
+   *   does not say
+   */
   isBehind(sent: number): boolean {
+    this.#isCounted = true;
     if (sent <= this.#count) return false;
     this.#count = sent;
     return true;

@@ -61,10 +61,10 @@ export class PandapushError extends Error {
 
   /** Reads the `error` field of a reply. */
   static parse(text: string, detail?: string): PandapushError {
-    const match = /^(\d{3}):([^:]*):([\s\S]*)$/.exec(text);
-    return match === null
+    const [, code, params, message = text] = /^(\d{3}):([^:]*):([\s\S]*)$/.exec(text) ?? [];
+    return code === undefined
       ? new PandapushError(null, [], text, detail)
-      : new PandapushError(Number(match[1]), (match[2] ?? "").split(","), match[3] ?? "", detail);
+      : new PandapushError(Number(code), params?.split(",") ?? [], message, detail);
   }
 
   /** As the server wrote it. */

@@ -1,33 +1,34 @@
 import { describe, expect, test } from "vitest";
-import type { PandapushError } from "./error.js";
-import type { Message } from "./message.js";
 import { Outbox, type Request } from "./outbox.js";
 import { Scheduler } from "./scheduler.js";
+import type { Parcel } from "./transports/transport.js";
 
 /** Requests with the ids 1, 2, …, and what became of them. */
 function outboxOf(count: number, options: { attempts?: number; interval?: number } = {}) {
   const outbox = new Outbox();
   const settled: string[] = [];
   const requests = Array.from({ length: count }, (_, index): Request => {
-    const message: Message = { channel: "/a", id: String(index + 1) };
+    const message = { channel: "/a", id: String(index + 1) };
     const scheduler = new Scheduler(message, { timeout: 10, interval: 0, ...options });
-    const settle = (_reply: unknown, error: PandapushError | undefined) =>
-      settled.push(`${message.id} ${error?.reason}`);
-    return { message, scheduler, settle };
+    const settle = (_reply: unknown, error: Error | undefined) =>
+      settled.push(`${message.id} ${error?.message}`);
+    return { ...message, json: JSON.stringify(message), scheduler, settle };
   });
   for (const request of requests) outbox.add(request);
   return { outbox, requests, settled };
 }
 
-const idsOf = (messages: readonly Message[]) => messages.map(({ id }) => id);
+const idsOf = (parcels: readonly Parcel[]) => parcels.map(({ id }) => id);
 
 describe("an outbox", () => {
   test("gives what it holds in order, once, with the session's id", () => {
     const { outbox } = outboxOf(3);
     expect(outbox.isWaiting).toBe(false);
-    const taken = outbox.take("client");
+    const taken = outbox.take('"client"');
     expect(idsOf(taken)).toEqual(["1", "2", "3"]);
-    expect(taken.map(({ clientId }) => clientId)).toEqual(["client", "client", "client"]);
+    expect(taken.map(({ text }) => JSON.parse(text))).toEqual(
+      ["1", "2", "3"].map((id) => ({ clientId: '"client"', channel: "/a", id })),
+    );
     expect(outbox.isWaiting).toBe(true);
     expect(outbox.take("client")).toEqual([]);
   });
@@ -45,7 +46,7 @@ describe("an outbox", () => {
     const { outbox, requests } = outboxOf(3);
     outbox.take("client");
     outbox.answered("2");
-    outbox.add({ ...(requests[1] as Request), message: { channel: "/a", id: "4" } });
+    outbox.add({ ...(requests[1] as Request), id: "4" });
     outbox.connectionLost(false);
     expect(outbox.isWaiting).toBe(false);
     expect(idsOf(outbox.take("client"))).toEqual(["1", "3", "4"]);
@@ -53,12 +54,16 @@ describe("an outbox", () => {
 
   test("does not send again what was taken back, nor handshakes and connects", () => {
     const { outbox, requests } = outboxOf(3);
-    outbox.takeBack(requests[0] as Request);
+    const takeBack = (index: number) => Object.assign(requests[index] ?? {}, { isTakenBack: true });
+    takeBack(0);
+    outbox.dropUndeliverable(() => new Error("taken back"));
     expect(idsOf(outbox.take("client"))).toEqual(["2", "3"]);
-    outbox.takeBack(requests[1] as Request);
-    outbox.sent({ message: { channel: "/meta/connect", id: "c" }, settle: () => {}, dueAt: 0 });
+    takeBack(1);
+    const connect = { channel: "/meta/connect", id: "c", json: "{}", settle: () => {}, dueAt: 0 };
+    outbox.send(connect, "client");
     expect(outbox.isOverdue(1)).toBe(true);
     outbox.connectionLost(false);
+    outbox.dropUndeliverable(() => new Error("taken back"));
     expect(idsOf(outbox.take("client"))).toEqual(["3"]);
   });
 
@@ -70,52 +75,38 @@ describe("an outbox", () => {
     expect(outbox.take("client")).toEqual([]);
   });
 
-  test("puts back in order what the server did not do", () => {
-    const { outbox, requests } = outboxOf(3);
-    outbox.take("client");
-    for (const id of ["3", "1", "2"]) {
-      outbox.answered(id);
-      outbox.putBack(requests[Number(id) - 1] as Request);
-    }
-    expect(idsOf(outbox.take("client"))).toEqual(["1", "2", "3"]);
-  });
-
   test("gives up what was sent or tried as often as it may be", () => {
     const sent = outboxOf(2, { attempts: 1 });
     sent.outbox.take("client");
     sent.outbox.answered("1");
     sent.outbox.connectionLost(false);
-    sent.outbox.dropUndeliverable("lost");
-    expect(sent.settled).toEqual(["2 undelivered"]);
+    sent.outbox.dropUndeliverable(() => new Error("lost"));
+    expect(sent.settled).toEqual(["2 lost"]);
     const tried = outboxOf(2, { attempts: 2 });
     tried.outbox.connectionLost(true);
-    tried.outbox.dropUndeliverable("nobody there");
+    tried.outbox.dropUndeliverable(() => new Error("nobody there"));
     expect(tried.settled).toEqual([]);
     tried.outbox.connectionLost(true);
-    tried.outbox.dropUndeliverable("nobody there");
-    expect(tried.settled).toEqual(["1 undelivered", "2 undelivered"]);
+    tried.outbox.dropUndeliverable(() => new Error("nobody there"));
+    expect(tried.settled).toEqual(["1 nobody there", "2 nobody there"]);
   });
 
   test("puts what a session begins with before all else, and drops what was of the last one", () => {
     const { outbox, requests, settled } = outboxOf(2);
-    outbox.add({
-      ...(requests[0] as Request),
-      message: { channel: "/b", id: "3" },
-      isOfSession: true,
-    });
-    const first = { ...(requests[0] as Request), message: { channel: "/c", id: "4" } };
-    outbox.begin(true, () => outbox.add(first));
+    outbox.add({ ...(requests[0] as Request), id: "3", isOfSession: true });
+    outbox.begin(() => outbox.add({ ...(requests[0] as Request), id: "4" }));
     expect(idsOf(outbox.take("client"))).toEqual(["4", "1", "2"]);
     expect(settled).toEqual([]);
   });
 
-  test("gives up all at the end", () => {
+  test("gives up all at the end, but what was of the session", () => {
     const { outbox, requests, settled } = outboxOf(2);
     outbox.take("client");
     outbox.answered("2");
-    outbox.putBack(requests[1] as Request);
-    outbox.end("over");
-    expect(settled).toEqual(["1 disconnected", "2 disconnected"]);
+    outbox.add(requests[1] as Request);
+    outbox.add({ ...(requests[0] as Request), id: "3", isOfSession: true });
+    outbox.end(new Error("over"));
+    expect(settled).toEqual(["1 over", "2 over"]);
     expect(outbox.isWaiting).toBe(false);
   });
 });

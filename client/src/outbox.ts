@@ -1,20 +1,28 @@
-import { type ErrorReason, PandapushError } from "./error.js";
 import type { Message } from "./message.js";
 import type { Scheduler } from "./scheduler.js";
+import type { Parcel } from "./transports/transport.js";
 
-/** With the reply, a refusal's too, or without one when the message was given up. */
-export type Settle = (reply: Message | undefined, error: PandapushError | undefined) => void;
+/**
+ * With the reply, and an error when that refuses; with an error alone when the message was given
+ * up; or with neither when an extension dropped it.
+ */
+export type Settle = (reply: Message | undefined, error: Error | undefined) => void;
 
 export interface Request {
-  readonly message: Message;
+  readonly id: string;
+  readonly channel: string;
+  /** The message as JSON, without the id of a session. */
+  readonly json: string;
   readonly settle: Settle;
   /** undefined: a handshake or connect, which is never sent again as it is. */
   readonly scheduler?: Scheduler;
   /** It makes sense in this session only: when that is lost it is dropped, unsettled. */
   readonly isOfSession?: boolean;
-  /** It was taken back after it was sent: it is not sent again. */
+  /** It is not to be sent, or not again. */
   isTakenBack?: boolean;
   notBefore?: number;
+  /** The session that it was sent in, if it was sent. */
+  clientId?: string | undefined;
   /** When its reply is overdue, once it was sent. */
   dueAt?: number;
 }
@@ -41,35 +49,26 @@ export class Outbox {
     this.#waiting.push(request);
   }
 
-  takeBack(request: Request): void {
-    request.isTakenBack = true;
-    this.#waiting = this.#waiting.filter((each) => each !== request);
-  }
-
-  /** Back to where it was, for the server did not do it. */
-  putBack(request: Request): void {
-    const next = this.#waiting.findIndex((other) => sequenceOf(other) > sequenceOf(request));
-    this.#waiting.splice(next === -1 ? this.#waiting.length : next, 0, request);
-  }
-
-  /** It has been sent: its reply is awaited. */
-  sent(request: Request): void {
-    this.#sent.set(String(request.message.id), request);
+  /** From now on its reply is awaited. @returns what is to be sent */
+  send(request: Request, clientId: string | undefined): Parcel {
+    const { id, channel, json } = request;
+    request.clientId = clientId;
+    this.#sent.set(id, request);
+    const session = clientId === undefined ? "" : `"clientId":${JSON.stringify(clientId)},`;
+    return { id, channel, text: `{${session}${json.slice(1)}` };
   }
 
   /** What is to be sent now; from now on its replies are awaited. */
-  take(clientId: string | undefined): Message[] {
+  take(clientId: string | undefined): Parcel[] {
     const now = Date.now();
     // In order: who must wait lets those behind wait too.
     const end = this.#waiting.findIndex(({ notBefore = 0 }) => notBefore > now);
     const ready = this.#waiting.splice(0, end === -1 ? this.#waiting.length : end);
     return ready.map((request) => {
-      const { message, scheduler } = request;
-      if (clientId !== undefined) message.clientId = clientId;
+      const { scheduler } = request;
       scheduler?.send();
       request.dueAt = now + (scheduler?.getTimeout() ?? 0) * 1000;
-      this.sent(request);
-      return message;
+      return this.send(request, clientId);
     });
   }
 
@@ -82,9 +81,7 @@ export class Outbox {
 
   /** What was under way waits again; what was to go has been tried in vain, if `isAllTried`. */
   connectionLost(isAllTried: boolean): void {
-    const underWay = [...this.#sent.values()].filter(
-      ({ scheduler, isTakenBack }) => scheduler !== undefined && isTakenBack !== true,
-    );
+    const underWay = [...this.#sent.values()].filter(({ scheduler }) => scheduler !== undefined);
     this.#sent.clear();
     if (isAllTried) for (const { scheduler } of this.#waiting) scheduler?.send();
     const failed = isAllTried ? [...underWay, ...this.#waiting] : underWay;
@@ -95,37 +92,34 @@ export class Outbox {
     this.#waiting = [...underWay, ...this.#waiting];
   }
 
-  /** What `add` adds goes before all that waits; with a new session, without that of the last. */
-  begin(isNewSession: boolean, add: () => void): void {
-    const waiting = this.#waiting.filter(({ isOfSession }) => !isNewSession || !isOfSession);
+  /** With a new session: what `add` adds goes first, and what was of the last one is dropped. */
+  begin(add: () => void): void {
+    const waiting = this.#waiting.filter(({ isOfSession }) => !isOfSession);
     this.#waiting = [];
     add();
     this.#waiting.push(...waiting);
   }
 
-  /** Gives up what may not be sent again, as its scheduler says. */
-  dropUndeliverable(why: string): void {
-    const isKept = ({ scheduler }: Request): boolean => scheduler?.isDeliverable() === true;
+  /** Gives up what was taken back, and what may not be sent again, as its scheduler says. */
+  dropUndeliverable(why: () => Error): void {
+    const isKept = ({ scheduler, isTakenBack }: Request): boolean =>
+      scheduler?.isDeliverable() === true && !isTakenBack;
     const dropped = this.#waiting.filter((request) => !isKept(request));
     if (dropped.length === 0) return;
     this.#waiting = this.#waiting.filter(isKept);
-    for (const request of dropped) giveUp(request, "undelivered", why);
+    for (const request of dropped) giveUp(request, why());
   }
 
-  /** Gives up all. */
-  end(why: string): void {
+  /** Gives up all; what was of the session is dropped. */
+  end(error: Error): void {
     const rest = [...this.#sent.values(), ...this.#waiting];
     this.#sent.clear();
     this.#waiting = [];
-    for (const request of rest) giveUp(request, "disconnected", why);
+    for (const request of rest) if (!request.isOfSession) giveUp(request, error);
   }
 }
 
-function giveUp({ scheduler, settle }: Request, reason: ErrorReason, why: string): void {
+function giveUp({ scheduler, settle }: Request, error: Error): void {
   scheduler?.abort();
-  settle(undefined, PandapushError.own(reason, `The message was not delivered: ${why}`));
-}
-
-function sequenceOf({ message }: Request): number {
-  return Number.parseInt(String(message.id), 36);
+  settle(undefined, error);
 }

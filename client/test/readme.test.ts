@@ -281,36 +281,51 @@ describe("the README's snippet", () => {
   });
 });
 
-test("what the README and the comments show compiles under strict TypeScript", async () => {
-  const folder = new URL("../../node_modules/.cache/types/client-snippets/", import.meta.url);
+/** @returns what the compiler says of modules by their names */
+async function compile(
+  name: string,
+  modules: ReadonlyMap<string, string>,
+  options: object,
+): Promise<string> {
+  const folder = new URL(`../../node_modules/.cache/types/${name}/`, import.meta.url);
   await rm(folder, { recursive: true, force: true });
   await mkdir(folder, { recursive: true });
-  const write = (name: string, code: string) => writeFile(new URL(name, folder), code);
+  const write = (file: string, code: string) => writeFile(new URL(file, folder), code);
   const compilerOptions = {
     target: "ES2022",
-    lib: ["ES2023", "DOM"],
     module: "NodeNext",
-    types: ["node"],
     strict: true,
     noEmit: true,
-    skipLibCheck: true,
+    ...options,
   };
   await write("tsconfig.json", JSON.stringify({ compilerOptions }));
+  for (const [module, code] of modules) await write(`${module}.mts`, code);
+  const tsc = fileURLToPath(new URL("../../node_modules/.bin/tsc", import.meta.url));
+  const child = spawn(tsc, ["-p", fileURLToPath(folder)]);
+  const [output] = await Promise.all([text(child.stdout), once(child, "exit")]);
+  return child.exitCode === 0 ? output : `${output}\nexit ${child.exitCode}`;
+}
+
+test("what the README and the comments show compiles under strict TypeScript", async () => {
+  const modules = new Map<string, string>();
   for (const [name, { language, code }] of snippets) {
-    if (["js", "ts"].includes(language)) await write(`${name}.mts`, withDeclarations(code));
+    if (["js", "ts"].includes(language)) modules.set(name, withDeclarations(code));
   }
   const comments = [
     ...read("../src/client.ts").matchAll(/^ *\* ```(?:js|ts)\n((?: *\* .*\n)*?) *\* ```$/gm),
   ];
   expect(comments.length).toBeGreaterThan(2);
   for (const [index, [, code = ""]] of comments.entries()) {
-    await write(`comment-${index}.mts`, withDeclarations(code.replace(/^ *\* /gm, "")));
+    modules.set(`comment-${index}`, withDeclarations(code.replace(/^ *\* /gm, "")));
   }
-  const tsc = fileURLToPath(new URL("../../node_modules/.bin/tsc", import.meta.url));
-  const child = spawn(tsc, ["-p", fileURLToPath(folder)]);
-  const [output] = await Promise.all([text(child.stdout), once(child, "exit")]);
-  expect(output).toBe("");
-  expect(child.exitCode).toBe(0);
+  const options = { lib: ["ES2023", "DOM"], types: ["node"], skipLibCheck: true };
+  expect(await compile("client-snippets", modules, options)).toBe("");
+});
+
+test("the types need neither those of pages nor those of Node", async () => {
+  const code = 'import { Client } from "pandapush-client";\nnew Client("x").publish("/a", 1);\n';
+  const options = { lib: ["ES2022"], types: [] };
+  expect(await compile("client-alone", new Map([["program", code]]), options)).toBe("");
 });
 
 /** What is around a snippet in a reader's program. */

@@ -92,6 +92,48 @@ describe.each(transports)("a session over %s", (transport) => {
     expect(subscription.state).toBe("subscribed");
   });
 
+  test("a channel that is left and subscribed to again while there is no connection is heard", async () => {
+    const channel = freshChannel(server, "public");
+    const client = newClient(`${wire.url}/push`, transport);
+    const events = eventsOf(client);
+    const heard = new Inbox<unknown>("message");
+    const first = client.subscribe(channel);
+    await first;
+    await events.upTo((event) => event === "up");
+    wire.cut();
+    await events.upTo((event) => event === "down");
+    first.cancel();
+    const second = client.subscribe(channel, (data) => heard.push(data));
+    wire.mend();
+    await second;
+    await publish(server, channel, 1);
+    expect(await heard.next()).toBe(1);
+  });
+
+  test("a subscription made as the client tells that it is connected is asked for once", async () => {
+    const channels = [freshChannel(server, "private"), freshChannel(server, "private")];
+    const client = newClient(server.push, transport);
+    const { out } = tap(client);
+    const asked: string[] = [];
+    const subscribed = new Inbox<string>("subscription");
+    const listen = (channel = ""): void => {
+      const subscription = client.subscribeTo(channel, () => {
+        asked.push(channel);
+        return tokenFor(server, channel);
+      });
+      subscription.on("subscribed", () => subscribed.push(channel));
+    };
+    client.once("state", () => client.once("state", () => listen(channels[0])));
+    client.once("transport:up", () => listen(channels[1]));
+    client.connect();
+    for (const _ of channels) await subscribed.next();
+    await client.subscribe(freshChannel(server, "public"));
+    expect(asked).toEqual(channels);
+    await client.disconnect();
+    const sent = await out.upTo(({ channel }) => channel === "/meta/disconnect");
+    expect(sent.filter(({ channel }) => channel === "/meta/subscribe")).toHaveLength(3);
+  });
+
   test("T49 a subscription whose token is still valid is made again, with a gap", async () => {
     const channel = freshChannel(server, "private");
     const client = newClient(server.push, transport);

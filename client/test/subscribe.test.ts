@@ -1,4 +1,5 @@
-import type { TokenSource } from "pandapush-client";
+import { runInNewContext } from "node:vm";
+import type { Subscription, TokenSource } from "pandapush-client";
 import { afterAll, afterEach, beforeAll, describe, expect, expectTypeOf, test } from "vitest";
 import { disconnectUser, freshChannel, publish, signToken } from "../../e2e/deployment.js";
 import { Inbox } from "../../e2e/waiting.js";
@@ -169,6 +170,29 @@ describe.each(transports)("a subscription over %s", (transport) => {
     }
   });
 
+  test("is made with what can be awaited, and not with what is no string", async () => {
+    const client = connect();
+    const channel = freshChannel(server, "private");
+    // biome-ignore lint/suspicious/noThenProperty: other libraries' promises are such objects
+    const thenable = { then: (ok: (token: string) => void) => ok(tokenFor(server, channel)) };
+    const foreign = runInNewContext("(token) => Promise.resolve(token)");
+    await client.subscribeTo(channel, () => thenable as Promise<string>);
+    await client.subscribeTo(channel, () => foreign(tokenFor(server, channel)));
+    for (const token of [7, { token: "x" }, () => () => "x", () => Promise.resolve([])]) {
+      const source = token as unknown as TokenSource;
+      for (const refused of [
+        client.subscribeTo(channel, source),
+        client.publishTo(channel, source, 1),
+      ]) {
+        const error = await failure(refused);
+        expect(error).toBeInstanceOf(TypeError);
+        expect(error.message).toMatch(
+          /^A token is a string, not of type (number|object|function)$/,
+        );
+      }
+    }
+  });
+
   test("is refused when there is no token, or none can be had", async () => {
     const channel = freshChannel(server, "private");
     const client = connect();
@@ -243,6 +267,36 @@ describe.each(transports)("a subscription over %s", (transport) => {
     await client.subscribe(channel, (data) => heard.push(data));
     await publish(server, channel, 1);
     expect(await heard.next()).toBe(1);
+  });
+
+  test("is cancelled by a signal of another make; what is no signal has no effect", async () => {
+    const client = connect();
+    const signal = Object.assign(new EventTarget(), { aborted: false });
+    const channel = freshChannel(server, "public");
+    const subscription = client.subscribe(channel, undefined, { signal });
+    const other = client.subscribe(channel, undefined, { signal: { value: 1 } });
+    signal.dispatchEvent(new Event("abort"));
+    expect((await failure(subscription)).reason).toBe("cancelled");
+    await other;
+  });
+
+  test("that a listener cancels is not called for the same message", async () => {
+    const channel = freshChannel(server, "public");
+    const client = connect();
+    const heard = new Inbox<string>("message");
+    const first = client
+      .subscribe(channel, () => {
+        heard.push("first");
+        client.unsubscribe([channel, pattern]);
+      })
+      .withChannel(() => heard.push("beside the first"));
+    const pattern = `/${server.appId}/public/**`;
+    const others = client.subscribe([channel, pattern], () => heard.push("other"));
+    const last = client.subscribe(`${channel}/*`, () => heard.push("marker"));
+    await Promise.all([first, ...others, last]);
+    await publish(server, channel, 1);
+    await publish(server, `${channel}/marker`, 1);
+    expect([await heard.next(), await heard.next()]).toEqual(["first", "marker"]);
   });
 
   test("with a signal that is aborted already is cancelled, and nothing is sent", async () => {
@@ -370,6 +424,12 @@ test("payloads have the types that were named", () => {
     });
     client.subscribe("/a/public/news", (data) => expectTypeOf(data).toBeUnknown());
     client.subscribe<News>(["/a/public/news"], (data) => expectTypeOf(data).toEqualTypeOf<News>());
+    const either = ["/a/public/news"] as string | string[];
+    expectTypeOf(client.subscribe<News>(either)).toEqualTypeOf<
+      Subscription<News> | Subscription<News>[]
+    >();
+    client.subscribe("/a/public/news", undefined, { signal: AbortSignal.timeout(1) });
+    client.messages("/a/public/news", { signal: AbortSignal.timeout(1) });
     client
       .presence<{ id: string; name: string }>("/a/presence/x", "token")
       .on("join", (id, who) => {

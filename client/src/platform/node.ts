@@ -1,3 +1,4 @@
+import { setMaxListeners } from "node:events";
 import http from "node:http";
 import https from "node:https";
 import WebSocket from "ws";
@@ -8,13 +9,15 @@ export const node: Platform = {
   openStream: undefined,
 
   async openSocket(url, options) {
-    const agent = await agentOf(url, options);
-    return new WebSocket(url, {
-      ...options.tls,
+    const settings = {
+      ...tlsOf(options),
       headers: headersFor(url, options),
-      agent,
-      perMessageDeflate: options.compress,
-    }) as Socket;
+      agent: await agentOf(url, options),
+      perMessageDeflate: options.websocketExtensions !== undefined,
+      // A peer that says nothing any more does not keep the process for long.
+      closeTimeout: 1_000,
+    };
+    return new WebSocket(url, settings) as Socket;
   },
 
   async post(url, body, options) {
@@ -24,7 +27,7 @@ export const node: Platform = {
       const sent = request(
         url,
         {
-          ...options.tls,
+          ...tlsOf(options),
           method: "POST",
           agent,
           headers: {
@@ -32,7 +35,7 @@ export const node: Platform = {
             "Content-Length": Buffer.byteLength(body),
             ...headersFor(url, options),
           },
-          signal: options.signal,
+          signal: options.signal ?? undefined,
         },
         (response) => {
           let text = "";
@@ -54,6 +57,11 @@ export const node: Platform = {
   },
 
   watch: () => () => {},
+
+  shareSignal(signal) {
+    // Who waits for many things with one signal needs no warning of a leak.
+    if (signal instanceof EventTarget) setMaxListeners(0, signal);
+  },
 };
 
 /** `user:password@` in a URL is what a browser would ask the user for. */
@@ -64,15 +72,20 @@ function headersFor(url: string, { headers }: NetworkOptions): Record<string, st
   return { Authorization: `Basic ${Buffer.from(credentials).toString("base64")}`, ...headers };
 }
 
+function tlsOf({ tls, ca }: NetworkOptions): object {
+  return { ...tls, ...(ca !== undefined && { ca }) };
+}
+
 /** The agent that goes through a proxy, if there is one. */
 async function agentOf(url: string, options: NetworkOptions): Promise<http.Agent | undefined> {
   const isSecure = /^(?:https|wss):/.test(url);
   const { env } = process;
+  const proxy = typeof options.proxy === "string" ? { origin: options.proxy } : options.proxy;
   const origin =
-    options.proxy.origin ??
+    proxy?.origin ??
     (isSecure ? (env.https_proxy ?? env.HTTPS_PROXY) : (env.http_proxy ?? env.HTTP_PROXY));
   if (origin === undefined || origin === "") return undefined;
   const { agentFor } = await import("./proxy.js");
   // A WebSocket needs a tunnel even without TLS.
-  return agentFor(origin, isSecure || url.startsWith("ws:"), options);
+  return agentFor(origin, isSecure || url.startsWith("ws:"), { ...proxy }, tlsOf(options));
 }

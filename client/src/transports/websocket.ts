@@ -1,9 +1,9 @@
 import { PandapushError } from "../error.js";
-import type { Message } from "../message.js";
 import type { NetworkOptions, Platform, Socket } from "../platform.js";
 import {
   batchesOf,
   type Limits,
+  type Parcel,
   parse,
   placeOf,
   type Transport,
@@ -15,6 +15,7 @@ const tooBig = 1009;
 
 /**
  * Opens a socket.
+ * @param signal gives it up, or closes it
  * @throws Error when it does not open, or not within `timeoutMs`
  */
 export async function openWebSocket(
@@ -24,13 +25,16 @@ export async function openWebSocket(
   timeoutMs: number,
   limits: Limits,
   listeners: TransportListeners,
+  signal: AbortSignal,
 ): Promise<Transport> {
   const address = url.replace(/^http/, "ws");
   const socket = await openSocket(address, options);
   return new Promise((resolve, reject) => {
     const fail = (why: string): void => {
       clearTimeout(timer);
-      silence(socket);
+      socket.onopen = socket.onmessage = socket.onclose = null;
+      socket.onerror = () => {};
+      socket.close();
       reject(new Error(`${placeOf(address)}: ${why}`));
     };
     const timer = setTimeout(() => fail("it did not open in time"), timeoutMs);
@@ -43,6 +47,10 @@ export async function openWebSocket(
       clearTimeout(timer);
       resolve(transportOf(socket, limits, listeners));
     };
+    const close = (): void => fail("it was closed");
+    signal.addEventListener("abort", close);
+    // While the socket was being made.
+    if (signal.aborted) close();
   });
 }
 
@@ -52,7 +60,7 @@ function transportOf(
   { received, refused, lost }: TransportListeners,
 ): Transport {
   const encoder = new TextEncoder();
-  let longest: readonly Message[] = [];
+  let longest: readonly Parcel[] = [];
   let longestBytes = 0;
   socket.onclose = ({ code, reason }) => {
     const error = new Error(`The WebSocket was closed (${code}${reason && `: ${reason}`})`);
@@ -65,43 +73,24 @@ function transportOf(
     lost(error);
   };
   socket.onmessage = ({ data }) => {
-    let messages: Message[];
     try {
-      messages = parse(String(data));
+      received(parse(String(data)));
     } catch (error) {
-      silence(socket);
       lost(error as Error);
-      return;
     }
-    received(messages);
-  };
-  // What a closing socket is given is lost, and browsers complain of it; its close event follows.
-  const write = (text: string): void => {
-    if (socket.readyState === 1) socket.send(text);
   };
   return {
     type: "websocket",
-    send(messages) {
-      for (const batch of batchesOf(messages, limits.messages)) {
+    send(parcels) {
+      for (const batch of batchesOf(parcels, limits.messages)) {
         const bytes = encoder.encode(batch.text).length;
         if (bytes >= longestBytes) {
-          longest = batch.messages;
+          longest = batch.parcels;
           longestBytes = bytes;
         }
-        write(batch.text);
+        // A closing one would lose it, and browsers complain of it; its close event follows.
+        if (socket.readyState === 1) socket.send(batch.text);
       }
     },
-    leave(message) {
-      write(JSON.stringify([message]));
-    },
-    close() {
-      silence(socket);
-    },
   };
-}
-
-function silence(socket: Socket): void {
-  socket.onopen = socket.onmessage = socket.onclose = null;
-  socket.onerror = () => {};
-  socket.close();
 }
