@@ -1,5 +1,5 @@
 /** An OpenID provider: npm `oidc-provider` with the least of pages, and users of the test's. */
-import { generateKeyPairSync, randomBytes } from "node:crypto";
+import { createPrivateKey, generateKeyPairSync, randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
@@ -62,7 +62,14 @@ export class TestProvider {
   #handle: (request: IncomingMessage, response: ServerResponse) => void = () => undefined;
 
   #prepare(options: ProviderOptions): void {
-    const { privateKey } = generateKeyPairSync("rsa", { modulusLength: 2048 });
+    const { privateKey: pem } = generateKeyPairSync("rsa", {
+      modulusLength: 2048,
+      privateKeyEncoding: { type: "pkcs8", format: "pem" },
+      publicKeyEncoding: { type: "spki", format: "pem" },
+    });
+    // A key that was generated shares a lock with its generation: Node 20 stands still for ever when
+    // that is collected while the key is exported.
+    const privateKey = createPrivateKey(pem);
     const { users, hasLogout = true } = options;
     const configuration: Configuration = {
       clients: [
