@@ -12,7 +12,7 @@ export interface PublishParts {
    * Hands JSON text to the broker; done when the broker has taken it.
    * @throws Refusal (or a promise rejected with it)
    */
-  readonly publish: (grant: Grant, channel: Channel, dataJson: string) => MaybePromise<void>;
+  readonly publish: (grant: Grant, channel: Channel, dataJson: string) => MaybePromise<unknown>;
   readonly maxBodyBytes: number;
   /** After how long a broker that does not answer becomes a 503; default 10,000 ms. */
   readonly publishTimeoutMs?: number;
@@ -39,7 +39,7 @@ export function routePublish(app: FastifyInstance, parts: PublishParts): void {
     const body = await readBody(request.raw, parts.maxBodyBytes);
     const grant = await parts.authorize("publish", channel, credentials);
     const published = parts.publish(grant, channel, dataOf(type ?? "json", body));
-    if (published !== undefined) await inTime(published, parts.publishTimeoutMs ?? 10_000);
+    if (published instanceof Promise) await inTime(published, parts.publishTimeoutMs ?? 10_000);
     await endOfTurn();
     return reply.type("text/plain; charset=utf-8").send("OK");
   });
@@ -175,7 +175,7 @@ function tooLarge(maxBytes: number): Refusal {
 }
 
 /** A broker that never answers must not hold the request for ever. */
-async function inTime(published: Promise<void>, timeoutMs: number): Promise<void> {
+async function inTime(published: Promise<unknown>, timeoutMs: number): Promise<void> {
   let timer: NodeJS.Timeout | undefined;
   const deadline = new Promise<never>((_resolve, reject) => {
     const late = new Refusal(
