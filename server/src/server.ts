@@ -10,6 +10,7 @@ import { KeyTable } from "./auth/keys.js";
 import { basicLogin } from "./auth/password.js";
 import { Bayeux } from "./bayeux.js";
 import { createMemoryBroker } from "./broker/memory.js";
+import { createRedisBroker } from "./broker/redis.js";
 import type { Config } from "./config.js";
 import type { AdminParts } from "./http/admin.js";
 import { createApp } from "./http/app.js";
@@ -17,6 +18,7 @@ import type { BuildInfo } from "./http/health.js";
 import { Node } from "./node.js";
 import { hashed, type Log } from "./observe.js";
 import { createMemoryPresence } from "./presence/memory.js";
+import { type Log as LogWith, RedisHosts } from "./redis/hosts.js";
 import { openStore } from "./storage/sql.js";
 import type { Store } from "./storage/store.js";
 import { addressReader } from "./transports/address.js";
@@ -62,9 +64,14 @@ export async function startServer(
     report: (problem, error) => log.error({ err: error }, problem),
   });
   await keys.load();
+  const logWith: LogWith = (level, message, fields) => log[level](fields, message);
+  const redis = config.redis && new RedisHosts(config.redis, logWith);
 
   const node = new Node({
-    createBroker: createMemoryBroker,
+    createBroker: (handler) =>
+      redis === undefined
+        ? createMemoryBroker(handler)
+        : createRedisBroker(redis, handler, logWith),
     createPresence: (announce) => createMemoryPresence(limits, announce),
     limits,
     // Twice what a connect is held: a client that is one whole connect late still finds it.
@@ -74,6 +81,8 @@ export async function startServer(
       const level = reason === "overflow" ? "warn" : "debug";
       log[level]({ client: hashed(session.clientId), reason }, "session ended");
     },
+    onLoss: (app) =>
+      log.warn({ app }, "publications were lost: more was published than could be delivered"),
     logError,
   });
   keys.onRevoked((revoked) => node.revoke(revoked));
@@ -112,7 +121,7 @@ export async function startServer(
     authorize,
     publish: (grant, channel, data) => node.publish(grant, channel, data),
     maxBodyBytes: limits.messageBytes,
-    log: (level, message, fields) => log[level](fields, message),
+    log: logWith,
     build,
     admin: {
       auth: await createAdminAuth(config, store, log),
@@ -142,10 +151,15 @@ export async function startServer(
   });
   await app.ready();
   const release = async (): Promise<void> => {
+    // It may have to wait for a host that stands still.
+    const closed = redis?.close();
     await app.close();
     await keys.close();
     await store.close();
+    await closed;
   };
+  // Who is sent here finds the brokers connected; one that is down keeps nobody from starting.
+  await redis?.tried();
   let port: number;
   try {
     port = await listen(app.server, config);
