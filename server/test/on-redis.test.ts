@@ -32,7 +32,11 @@ async function startRedis(...args: string[]): Promise<TestRedis> {
 }
 
 async function start(variables: Record<string, string> = {}): Promise<TestServer> {
-  const server = await startTestServer({ REDIS_HOSTS: redis.address, ...variables });
+  const server = await startTestServer({
+    REDIS_HOSTS: redis.address,
+    REDIS_PREFIX: "pandapush:",
+    ...variables,
+  });
   cleanUp.push(() => server.close());
   return server;
 }
