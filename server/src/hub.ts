@@ -140,7 +140,7 @@ class App {
   delivery: Generator<void, void> | undefined;
   waitingMessages = 0;
   waitingLength = 0;
-  /** Whose publications were lost since so much waits. */
+  /** Who would have heard what is lost while so much waits. */
   readonly losing = new Set<Set<Subscription>>();
 
   /** The publications of the next delivery, oldest first. */
@@ -293,10 +293,13 @@ export class Hub {
     missAll(this.apps.get(appId)?.channels.get(name));
   }
 
-  /** Whether so much waits for delivery that nothing more should be published. */
-  isBusy(appId: AppId): boolean {
-    const app = this.apps.get(appId);
-    return app !== undefined && this.isFull(app);
+  /**
+   * Whether so much waits for delivery that nothing more should be published.
+   * @param coming messages that are published already and will come
+   * @param comingLength their characters
+   */
+  isBusy(appId: AppId, coming = 0, comingLength = 0): boolean {
+    return this.isBusyWith(this.apps.get(appId), coming, comingLength);
   }
 
   isHeard(appId: AppId, channel: Channel): boolean {
@@ -317,9 +320,12 @@ export class Hub {
     }
   }
 
-  private isFull({ waitingMessages, waitingLength }: App): boolean {
+  private isBusyWith(app: App | undefined, coming = 0, comingLength = 0): boolean {
     const { backlogMessages, backlogBytes } = this.limits;
-    return waitingMessages >= backlogMessages || waitingLength >= backlogBytes;
+    return (
+      coming + (app?.waitingMessages ?? 0) >= backlogMessages ||
+      comingLength + (app?.waitingLength ?? 0) >= backlogBytes
+    );
   }
 
   private isLosing({ waitingMessages, waitingLength }: App): boolean {
@@ -330,15 +336,16 @@ export class Hub {
     );
   }
 
-  /** Who loses more than one until less waits is told once: there is no time for more. */
   private lose(app: App, audience: readonly Set<Subscription>[]): boolean {
-    const isNew = app.losing.size === 0;
-    for (const set of audience) {
-      if (app.losing.has(set)) continue;
-      app.losing.add(set);
-      missAll(set);
-    }
-    return !isNew;
+    const isFirst = app.losing.size === 0;
+    for (const set of audience) app.losing.add(set);
+    return !isFirst;
+  }
+
+  /** Told when it is over: what clients then fetch by other ways is complete. */
+  private endLoss(app: App): void {
+    for (const set of app.losing) missAll(set);
+    app.losing.clear();
   }
 
   private app(appId: AppId): App {
@@ -390,7 +397,7 @@ export class Hub {
     }
     app.waitingMessages -= gathered.length;
     app.waitingLength -= lengthOf(gathered);
-    if (!this.isFull(app)) app.losing.clear();
+    if (app.losing.size > 0 && !this.isBusyWith(app)) this.endLoss(app);
   }
 
   /** One channel, nobody hears it twice. Who subscribes meanwhile is visited, and `since` skips it. */

@@ -192,7 +192,10 @@ export class Node {
    */
   publish(grant: Grant, channel: Channel, data: string, ext?: string): MaybePromise<unknown> {
     const traffic = this.trafficOf(grant.appId);
-    if (this.hub.isBusy(grant.appId) || this.isFull(traffic)) throw new Refusal("busy", [channel]);
+    // What the broker has not taken will wait for delivery as well. PUB-9
+    if (this.hub.isBusy(grant.appId, traffic.untaken, traffic.untakenLength)) {
+      throw new Refusal("busy", [channel]);
+    }
     if (isPresence(channel) && claimsMembership(data)) throw new Refusal("membershipPublish");
     traffic.published++;
     // It is kept until its slowest subscriber has it, and is part of a request that may be large.
@@ -287,12 +290,6 @@ export class Node {
     const id = `${this.id}-${(++this.publications).toString(36)}`;
     const publication: Publication = { id, channel, data, ext, isMembership };
     return this.broker.publish(appId, publication);
-  }
-
-  /** What the broker has not taken counts as what waits for delivery. PUB-9 */
-  private isFull({ untaken, untakenLength }: Traffic): boolean {
-    const { backlogMessages, backlogBytes } = this.parts.limits;
-    return untaken >= backlogMessages || untakenLength >= backlogBytes;
   }
 
   private announce(

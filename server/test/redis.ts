@@ -2,7 +2,12 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
-import { createServer } from "node:net";
+import {
+  connect,
+  createServer,
+  type Server as NetServer,
+  type Socket as NetSocket,
+} from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createClient } from "@redis/client";
@@ -126,7 +131,72 @@ export class TestRedis {
   }
 }
 
-export async function freePort(): Promise<number> {
+/** Stands between a node and Redis, and can stop passing anything on, ends of connections included. */
+export class StallingProxy {
+  private readonly pairs = new Set<readonly [NetSocket, NetSocket]>();
+  /** What happens when it goes on; undefined while it does. */
+  private waiting: (() => void)[] | undefined;
+
+  private constructor(
+    private readonly server: NetServer,
+    readonly port: number,
+  ) {}
+
+  static async start(target: number): Promise<StallingProxy> {
+    const server = createServer((incoming) => proxy.pass(incoming, connect(target, "127.0.0.1")));
+    const proxy = new StallingProxy(server, await freePort());
+    server.listen(proxy.port, "127.0.0.1");
+    await once(server, "listening");
+    return proxy;
+  }
+
+  get address(): string {
+    return `127.0.0.1:${this.port}`;
+  }
+
+  stall(): void {
+    this.waiting = [];
+  }
+
+  goOn(): void {
+    const waiting = this.waiting ?? [];
+    this.waiting = undefined;
+    for (const each of waiting) each();
+  }
+
+  /** Waits until the node has given up all connections that there are. */
+  async untilGivenUp(): Promise<void> {
+    const open = [...this.pairs].map(([incoming]) => incoming);
+    await Promise.all(open.map((incoming) => once(incoming, "close")));
+  }
+
+  async close(): Promise<void> {
+    this.server.close();
+    for (const pair of this.pairs) for (const socket of pair) socket.destroy();
+    await once(this.server, "close");
+  }
+
+  private pass(...pair: readonly [NetSocket, NetSocket]): void {
+    const [incoming, outgoing] = pair;
+    this.pairs.add(pair);
+    incoming.on("close", () => this.pairs.delete(pair));
+    for (const [from, to] of [
+      [incoming, outgoing],
+      [outgoing, incoming],
+    ] as const) {
+      from.on("data", (chunk) => this.do(() => to.write(chunk)));
+      from.on("error", () => undefined);
+      from.on("close", () => this.do(() => to.destroy()));
+    }
+  }
+
+  private do(work: () => void): void {
+    if (this.waiting === undefined) work();
+    else this.waiting.push(work);
+  }
+}
+
+async function freePort(): Promise<number> {
   const server = createServer().listen(0, "127.0.0.1");
   await once(server, "listening");
   const address = server.address();

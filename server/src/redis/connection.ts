@@ -7,7 +7,7 @@ const connectTimeoutMs = 2_000;
 /** What is sent and not yet answered, in characters; beyond, commands are refused. */
 const maxUnanswered = 64 * 1_048_576;
 /** How often it is checked that answers come. */
-const tickMs = 220;
+const tickMs = 200;
 
 export type MessageListener = (message: string, topic: string) => void;
 

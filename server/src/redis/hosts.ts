@@ -14,7 +14,7 @@ import type { MaybePromise } from "../maybe-promise.js";
 import { Connection } from "./connection.js";
 
 /** How long a command may stay unanswered before its host counts as down. */
-const commandPatienceMs = 880;
+const commandPatienceMs = 800;
 /**
  * The same for topics. Longer, because nothing is lost on a connection that only stands still, and
  * giving it up may lose something.
@@ -429,6 +429,8 @@ class Topics {
   /** How many commands it takes until a new connection has all topics of the old one. */
   private commandsToResume = 0;
   private afterResuming: () => void = noop;
+  /** How many topics were confirmed again since the connection was lost. */
+  private missed = 0;
 
   constructor(
     private readonly host: string,
@@ -544,8 +546,17 @@ class Topics {
       for (const topic of wanted) this.confirm(topic);
       // Unless it is wanted again, it can now be forgotten.
       for (const topic of unwanted) this.unsettled.add(topic);
-      if (--this.commandsToResume === 0) this.afterResuming();
+      if (--this.commandsToResume === 0) this.resumed();
     }
+  }
+
+  private resumed(): void {
+    if (this.missed > 0) {
+      const fields = { host: this.host, topics: this.missed };
+      this.log("warn", "topics were interrupted: what was said meanwhile was not heard", fields);
+    }
+    this.missed = 0;
+    this.afterResuming();
   }
 
   private takeUnsettled(): { readonly wanted: Topic[]; readonly unwanted: Topic[] } {
@@ -573,7 +584,10 @@ class Topics {
     }
     const { listener, name, wasConfirmed } = topic;
     topic.wasConfirmed = true;
-    if (wasConfirmed) this.tell(() => listener.missed(name));
+    if (wasConfirmed) {
+      this.missed++;
+      this.tell(() => listener.missed(name));
+    }
     release(topic);
   }
 
