@@ -9,6 +9,15 @@ const maxUnanswered = 64 * 1_048_576;
 /** How often it is checked that answers come. */
 const tickMs = 200;
 
+/** The host is down, did not answer in time, or has too much to answer. */
+export class HostUnavailable extends Error {
+  override readonly name = "HostUnavailable";
+
+  constructor(host: string, { message }: Error) {
+    super(`Redis host ${host} is unavailable: ${message}`);
+  }
+}
+
 export type MessageListener = (message: string, topic: string) => void;
 
 /**
