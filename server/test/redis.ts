@@ -108,7 +108,7 @@ export class TestRedis {
   private async launch(): Promise<void> {
     mkdirSync(this.directory, { recursive: true });
     const args = ["--port", String(this.port), "--bind", "127.0.0.1", "--dir", this.directory];
-    args.push("--save", "", "--appendonly", "yes", "--appendfsync", "always");
+    args.push("--save", "", "--appendonly", "yes", "--appendfsync", "no");
     args.push(...this.args.map((arg) => (arg === "$PORT" ? String(this.port) : arg)));
     const child = spawn(program, args, { stdio: ["ignore", "pipe", "pipe"] });
     this.child = child;

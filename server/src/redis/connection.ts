@@ -8,6 +8,8 @@ const connectTimeoutMs = 2_000;
 const maxUnanswered = 64 * 1_048_576;
 /** How often it is checked that answers come. */
 const tickMs = 200;
+/** Answered commands are forgotten in lots of at least so many. */
+const compactAt = 1_024;
 
 /** The host is down, did not answer in time, or has too much to answer. */
 export class HostUnavailable extends Error {
@@ -36,8 +38,13 @@ export class Connection {
   private answered = 0;
   /** Characters that are sent and not yet answered. */
   private unanswered = 0;
+  /** How to refuse what is sent and not yet answered; from `oldest` on, in order. */
+  private waiting: ((reason: Error) => void)[] = [];
+  private oldest = 0;
   /** How much was sent at each of the last ticks, oldest first. */
   private marks: number[] = [];
+  private answeredAtTick = 0;
+  private silentTicks = 0;
   private ticking: NodeJS.Timeout | undefined;
 
   /**
@@ -78,8 +85,8 @@ export class Connection {
 
   /**
    * @param length how many characters it has, for long ones
-   * @throws ErrorReply when Redis refuses the command; any other error says that nobody knows
-   *   whether it was run
+   * @throws ErrorReply when Redis refuses the command; any other error, in time, says that nobody
+   *   knows whether it was or will be run
    */
   send(args: string[], length = 0): Promise<unknown> {
     if (this.hasEnded) return this.ended.then((reason) => Promise.reject(reason));
@@ -111,22 +118,35 @@ export class Connection {
     this.sent++;
     this.unanswered += length;
     this.ticking ??= setInterval(() => this.tick(), tickMs);
-    return answer.then(
-      (reply) => {
-        this.answered++;
-        this.unanswered -= length;
-        return reply;
-      },
-      (error: Error) => {
-        this.answered++;
-        this.unanswered -= length;
-        if (error instanceof ErrorReply && isLasting(error)) this.fail(error);
-        throw error;
-      },
-    );
+    return new Promise((resolve, reject) => {
+      this.waiting.push(reject);
+      answer.then(
+        (reply) => {
+          this.count(length);
+          resolve(reply);
+        },
+        (error: Error) => {
+          this.count(length);
+          if (error instanceof ErrorReply && isLasting(error)) this.fail(error);
+          reject(error);
+        },
+      );
+    });
+  }
+
+  /** The oldest of what was sent is answered. */
+  private count(length: number): void {
+    this.answered++;
+    this.unanswered -= length;
+    this.oldest++;
+    if (this.oldest < compactAt || this.oldest * 2 < this.waiting.length) return;
+    this.waiting = this.waiting.slice(this.oldest);
+    this.oldest = 0;
   }
 
   /**
+   * What is overdue is refused. When nothing at all was answered, the connection counts as dead.
+   *
    * Ticks are counted and no time is compared: when this process itself stood still, what arrived
    * meanwhile is read before the next tick.
    */
@@ -135,12 +155,20 @@ export class Connection {
       clearInterval(this.ticking);
       this.ticking = undefined;
       this.marks = [];
+      this.silentTicks = 0;
+      return;
+    }
+    this.silentTicks = this.answered === this.answeredAtTick ? this.silentTicks + 1 : 0;
+    this.answeredAtTick = this.answered;
+    const late = new Error(`no answer within ${this.patienceMs} ms`);
+    if (this.silentTicks * tickMs >= this.patienceMs) {
+      this.fail(late);
       return;
     }
     this.marks.push(this.sent);
     if (this.marks.length * tickMs < this.patienceMs) return;
-    const due = this.marks.shift() ?? 0;
-    if (this.answered < due) this.fail(new Error(`no answer within ${this.patienceMs} ms`));
+    const overdue = (this.marks.shift() ?? 0) - this.answered;
+    for (let i = 0; i < overdue; i++) this.waiting[this.oldest + i]?.(late);
   }
 }
 
