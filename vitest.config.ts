@@ -1,8 +1,6 @@
 import { defineConfig } from "vitest/config";
 
 const protocol = new URL("./protocol/src/index.ts", import.meta.url).pathname;
-// What the examples for React use of it; React itself is no dependency.
-const react = new URL("./client/test/react.ts", import.meta.url).pathname;
 const alias = { "@pandapush/protocol": protocol };
 
 export default defineConfig({
@@ -22,7 +20,7 @@ export default defineConfig({
         test: { name: "server", include: ["server/test/**/*.test.ts"], testTimeout: 20_000 },
       },
       {
-        resolve: { alias: { ...alias, react } },
+        resolve: { alias },
         test: {
           name: "client",
           include: ["client/src/**/*.test.ts", "client/test/**/*.test.ts"],

@@ -13,7 +13,8 @@ const order = ["Client", "ClientOptions", "ClientEvents", "PublishOptions", "Pub
 
 const declarations = new Map();
 for (const name of exportedNames()) declarations.set(name, undefined);
-for (const file of [...filesOf("shared.d.ts"), "index.d.ts", "promise.d.ts"]) {
+const files = [...filesOf("shared.d.ts"), "index.d.ts", "promise.d.ts", "emitter.d.ts"];
+for (const file of files) {
   for (const declaration of declarationsIn(read(file))) {
     // What Client inherits from the class of the same name is its own to a reader.
     const earlier = declarations.get(declaration.name);
@@ -35,8 +36,8 @@ function exportedNames() {
   const lists = [...read("shared.d.ts").matchAll(/\{([^}]*)\}/g)].flatMap(([, list]) =>
     list.split(",").map((name) => name.replace(/\btype\b/, "").trim()),
   );
-  // Deferred is what subscriptions and publications have in common.
-  const names = ["Client", ...lists.filter((name) => name !== ""), "Deferred"];
+  // What others extend: subscriptions and publications, and whatever has events.
+  const names = ["Client", ...lists.filter((name) => name !== ""), "Deferred", "Emitter"];
   return [...order, ...names.filter((name) => !order.includes(name))];
 }
 
@@ -68,7 +69,8 @@ function declarationsIn(source) {
         name: match[1],
         head: (isBlock ? head.replace(/ \{$/, "") : [head, ...rest].join("\n"))
           .replace(/^export (?:declare )?/, "")
-          .replace(/ extends AnyClient/, ""),
+          // It extends what the class of the same name, whose members it has here, extends.
+          .replace("AnyClient", "Emitter<ClientEvents>"),
         doc,
         isClass: / class /.test(lines[start]),
         all: [head, ...rest].join("\n").replace(/^export (?:declare )?/, ""),

@@ -5,7 +5,7 @@ import { createRequire } from "node:module";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { Client } from "pandapush-client";
-import type { BrowserContext, BrowserContextOptions, Page } from "playwright-core";
+import type { BrowserContext, BrowserContextOptions, Locator, Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { Chromium } from "./clients/chromium.js";
 import { type Deployment, publish, signToken, startServer } from "./deployment.js";
@@ -33,6 +33,7 @@ beforeAll(async () => {
     ADMIN_USERNAME: user.name,
     ADMIN_PASSWORD: user.password,
     STATISTICS_INTERVAL_MS: "1000",
+    KEY_STATS_INTERVAL_MS: "1000",
     CG_ENVIRONMENT: "test",
     ENVIRONMENTS: "test,http://127.0.0.1:1;production,https://push.example.com",
   };
@@ -103,6 +104,16 @@ async function signIn(page: Page, password = user.password): Promise<void> {
   await page.getByLabel("User name").fill(user.name);
   await page.getByLabel("Password").fill(password);
   await page.getByRole("button", { name: "Sign in" }).click();
+}
+
+/** Publishes again and again, until the page shows this. */
+async function publishUntil(shown: Locator, by: Deployment, channel: string): Promise<void> {
+  let isSeen = false;
+  const seen = shown.waitFor().then(() => {
+    isSeen = true;
+  });
+  while (!isSeen) await publish(by, channel, { at: Date.now() });
+  await seen;
 }
 
 describe("signing in", () => {
@@ -177,7 +188,7 @@ describe("applications", () => {
     await page.getByLabel("Name", { exact: true }).fill("Chemistry lab");
     await page.getByRole("button", { name: "Rename" }).click();
     await page.getByRole("navigation").getByText("Chemistry lab").waitFor();
-    await page.getByLabel("Admins").fill("bob@school.example");
+    await page.getByRole("combobox", { name: "Admins" }).fill("bob@school.example");
     await page.keyboard.press("Enter");
     await page.getByRole("button", { name: "Save admins" }).click();
     await page.getByText("has its new admins").waitFor();
@@ -210,10 +221,12 @@ describe("applications", () => {
     await page.getByRole("button", { name: "Make a key for this command" }).click();
     await page.getByText("now holds the new key’s secret").waitFor();
     const command = await page.getByRole("region", { name: "Terminal" }).innerText();
+    const opened = page.waitForEvent("popup");
     await page.getByRole("link", { name: "listen in the live console" }).click();
-    await page.getByText("Listening. Nothing has come yet.").waitFor();
+    const live = await opened;
+    await live.getByText("Listening. Nothing has come yet.").waitFor();
     await shell("bash", ["-c", command]);
-    await page.getByText('"text": "hello"').waitFor();
+    await live.getByRole("region", { name: "Messages" }).getByText('"text": "hello"').waitFor();
   });
 });
 
@@ -226,7 +239,10 @@ describe("the overview", () => {
     await client.subscribe(channel);
     const refused = fetch(`${deployment.url}/channel${channel}`, {
       method: "POST",
-      headers: { Authorization: `Basic ${btoa(`${key.id}:not-the-secret`)}` },
+      headers: {
+        Authorization: `Basic ${btoa(`${key.id}:not-the-secret`)}`,
+        "Content-Type": "application/json",
+      },
       body: "{}",
     });
     expect((await refused).status).toBe(400);
@@ -239,17 +255,11 @@ describe("the overview", () => {
     await page.getByText("Invalid secret").waitFor();
     expect(await page.content()).not.toContain("not-the-secret");
 
-    let isSeen = false;
-    const seen = figure("Published per second")
-      .getByText(/^[1-9][\d.,]*$/)
-      .waitFor()
-      .then(() => {
-        isSeen = true;
-      });
-    while (!isSeen) {
-      await publish({ ...deployment, appId: id, keyId: key.id, secret: key.secret }, channel, 1);
-    }
-    await seen;
+    await publishUntil(
+      figure("Published per second").getByText(/^[1-9][\d.,]*$/),
+      { ...deployment, appId: id, keyId: key.id, secret: key.secret },
+      channel,
+    );
   });
 });
 
@@ -282,11 +292,15 @@ describe("keys", () => {
     await page.getByRole("button", { name: /Expires at/ }).click();
     await page.getByRole("button", { name: "Next month" }).click();
     await page.getByRole("button", { name: /^15 / }).click();
-    await page.keyboard.press("Escape");
+    await page.getByRole("button", { name: "Take this time" }).click();
     await page.getByRole("button", { name: "Create key" }).click();
     await page.getByRole("button", { name: "I have kept it" }).click();
-    const { keys } = await api<{ keys: { expires: string }[] }>("GET", `/application/${id}`);
-    expect(new Date(keys[0]?.expires ?? 0).getDate()).toBe(15);
+    const { keys } = await api<{ keys: { purpose: string; expires: string }[] }>(
+      "GET",
+      `/application/${id}`,
+    );
+    const made = keys.find(({ purpose }) => purpose === "Exam week");
+    expect(new Date(made?.expires ?? 0).getDate()).toBe(15);
   });
 
   it("are rotated with an overlap, revoked and deleted, at once for live traffic", async () => {
@@ -320,7 +334,9 @@ describe("keys", () => {
 
     await choose(/Delete/);
     await page.getByRole("button", { name: "Delete", exact: true }).click();
-    await page.getByRole("cell", { name: "Old server" }).waitFor({ state: "detached" });
+    await page
+      .getByRole("button", { name: "Actions for Old server" })
+      .waitFor({ state: "detached" });
   });
 });
 
@@ -393,16 +409,18 @@ describe("the live console", () => {
   it("shows who is present, and who comes and goes", async () => {
     const { id } = await newApplication("Presence");
     const channel = `/${id}/presence/room`;
-    const listen = new URLSearchParams({ listen: channel, as: "ann" });
-    const ann = await open(`/apps/${id}/live?${listen}`);
+    const path = `/apps/${id}/live?${new URLSearchParams({ listen: channel })}`;
+    const ann = await open(path);
     const members = ann.getByRole("list", { name: `Present on ${channel}` });
-    await members.getByText("ann", { exact: true }).waitFor();
-    listen.set("as", "bob");
-    const bob = await open(`/apps/${id}/live?${listen}`);
+    await members.getByText(user.name, { exact: true }).waitFor();
+    const bob = await open(`/apps/${id}/live`);
+    await bob.getByLabel("Listen to").fill(channel);
+    await bob.getByLabel("As", { exact: true }).fill("bob");
+    await bob.getByRole("button", { name: "Listen", exact: true }).click();
     await members.getByText("bob", { exact: true }).waitFor();
     await bob.getByRole("button", { name: `Stop listening to ${channel}` }).click();
     await members.getByText("bob", { exact: true }).waitFor({ state: "detached" });
-    await members.getByText("ann", { exact: true }).waitFor();
+    await members.getByText(user.name, { exact: true }).waitFor();
   });
 
   it("listens to meta channels, and keeps in its address all but secrets", async () => {
@@ -465,8 +483,11 @@ describe("what is live", () => {
     await page.getByText("pattern", { exact: true }).waitFor();
     await page.getByRole("button", { name: `Who is present on ${channel}: 1` }).click();
     await page.getByText('{"shift":"late"}').waitFor();
+    await page.getByRole("button", { name: "Disconnect ann" }).click();
+    await page.getByRole("button", { name: "Disconnect", exact: true }).click();
+    await page.getByText("Nobody is present.").waitFor();
     await page.getByRole("button", { name: "Close" }).click();
-    await page.getByLabel("Show channels that begin with").fill("presence/");
+    await page.getByLabel("Show channels that begin with").fill("public/orders/1");
     await page.getByText("1 channel", { exact: true }).waitFor();
   });
 
@@ -525,7 +546,7 @@ describe("every page", () => {
     const wrong = `Basic ${btoa(`${keyId}:wrong`)}`;
     await fetch(`${deployment.url}/channel/${id}/private/grades`, {
       method: "POST",
-      headers: { Authorization: wrong },
+      headers: { Authorization: wrong, "Content-Type": "application/json" },
       body: "{}",
     });
   }
@@ -534,7 +555,7 @@ describe("every page", () => {
     ["sign-in", ""],
     ["applications", ""],
     ["overview", "/apps/ID"],
-    ["live", "/apps/ID/live?listen=/ID/public/**&listen=/ID/presence/staff-room&as=dora"],
+    ["live", "/apps/ID/live?listen=/ID/public/**&listen=/ID/presence/staff-room"],
     ["token", "/apps/ID/live?tool=token&for=/ID/presence/staff-room&presence=ann"],
     ["channels", "/apps/ID/channels"],
     ["connections", "/apps/ID/connections"],
@@ -557,11 +578,16 @@ describe("every page", () => {
       case "overview":
         await page.getByText("Invalid secret").waitFor();
         await page.getByText("Live", { exact: true }).waitFor();
-        await page.getByRole("region", { name: "Connections" }).getByText(/^\d+$/).waitFor();
+        await publishUntil(
+          page.getByRole("region", { name: "Published per second" }).getByText(/^[1-9][\d.,]*$/),
+          { ...deployment, keyId: people.keyId, secret: people.secret },
+          `/${id}/public/timetable`,
+        );
         break;
       case "live": {
         const { keyId, secret } = people;
-        await page.getByText("Dora").or(page.getByText("dora")).first().waitFor();
+        const present = page.getByRole("list", { name: /^Present on/ });
+        await present.getByText(user.name).waitFor();
         const by = { ...deployment, keyId, secret };
         await publish(by, `/${id}/public/timetable`, { room: 204, lesson: "Physics", moved: true });
         await page.getByText('"lesson": "Physics"').first().waitFor();

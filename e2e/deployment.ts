@@ -206,7 +206,7 @@ export async function publish(
   channel: string,
   data: unknown,
 ): Promise<void> {
-  const { url, keyId, secret } = deployment;
+  const { url } = deployment;
   if (deployment.isFaye) {
     const body = JSON.stringify({ channel, data });
     const headers = { "Content-Type": "application/json" };
@@ -217,14 +217,29 @@ export async function publish(
   }
   const response = await fetch(`${url}/channel${channel}`, {
     method: "POST",
-    headers: {
-      Authorization: `Basic ${Buffer.from(`${keyId}:${secret}`).toString("base64")}`,
-      "Content-Type": "application/json",
-    },
+    headers: { Authorization: basicAuth(deployment), "Content-Type": "application/json" },
     body: JSON.stringify(data),
   });
   const text = await response.text();
   if (response.status !== 200 || text !== "OK") {
     throw new Error(`publishing to ${channel} was answered ${response.status}: ${text}`);
   }
+}
+
+/**
+ * Ends everything that the sessions of a presence user are subscribed to.
+ * @returns how many sessions that were
+ */
+export async function disconnectUser(deployment: Deployment, presenceId: string): Promise<number> {
+  const path = `/api/${deployment.appId}/users/${encodeURIComponent(presenceId)}/disconnect`;
+  const response = await fetch(`${deployment.url}${path}`, {
+    method: "POST",
+    headers: { Authorization: basicAuth(deployment) },
+  });
+  const { disconnected } = (await response.json()) as { disconnected: number };
+  return disconnected;
+}
+
+function basicAuth({ keyId, secret }: Deployment): string {
+  return `Basic ${Buffer.from(`${keyId}:${secret}`).toString("base64")}`;
 }

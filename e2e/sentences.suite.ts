@@ -2,6 +2,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { ClientKind, StockClient, Subscription } from "./clients/client.js";
 import {
   type Deployment,
+  disconnectUser,
   freshChannel,
   holdMs,
   isForeign,
@@ -211,6 +212,29 @@ export function sentences(
       await expect(client.subscribe(channel, tokenFor(channel, { sub: true }))).rejects.toThrow(
         "No presence id specified in presence subscription",
       );
+    });
+
+    ours("goes on when a back end has disconnected its user, and may subscribe again", async () => {
+      const [room, news] = [fresh("presence"), fresh("public")];
+      const id = `user of ${room}`;
+      const member = tokenFor(room, { sub: true, presence: { id } });
+      const user = await kind.open(deployment().url);
+      try {
+        await user.subscribe(room, member);
+        await user.subscribe(news);
+        expect(await disconnectUser(deployment(), id)).toBe(1);
+        expect(await disconnectUser(deployment(), id)).toBe(0);
+        await publish(deployment(), news, "not heard");
+        await publish(deployment(), room, "not heard either");
+        for (const channel of [room, news]) await user.unsubscribe(channel);
+        const again = await user.subscribe(room, member);
+        expect(again.snapshot).toEqual({ subscribe: { [id]: { id } } });
+        await publish(deployment(), room, "heard again");
+        expect(await again.next()).toBe("heard again");
+        expect([...user.arrived(news), ...user.arrived(room)]).toEqual(["heard again"]);
+      } finally {
+        await user.close();
+      }
     });
 
     if (kind.publishes) {

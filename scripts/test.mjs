@@ -3,14 +3,22 @@
  * to vitest: `npm test -- server/test/rest.test.ts`.
  */
 import { spawnSync } from "node:child_process";
-import { accessSync, constants, existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import {
+  accessSync,
+  constants,
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
 import { npm, prepare, root, run, runScript, Stop, say } from "./prepare.mjs";
 
 /**
  * What tests use beyond npm. Each is the program in its environment variable, else the first of
- * `commands` on PATH, and must pass `check`. Tests find it in that same variable.
+ * `commands` on PATH or in `folders`, and must pass `check`. Tests find it in that same variable.
  */
 const needs = [
   {
@@ -33,6 +41,22 @@ const needs = [
     commands: ["redis-server", "valkey-server"],
     check: ["--version"],
     debian: ["redis-server"],
+  },
+  {
+    what: "PostgreSQL's server",
+    variable: "POSTGRES_PATH",
+    commands: ["postgres"],
+    // Debian keeps several versions, and none on PATH.
+    folders: "/usr/lib/postgresql/*/bin",
+    check: ["--version"],
+    debian: ["postgresql"],
+  },
+  {
+    what: "OpenSSL",
+    variable: "OPENSSL_PATH",
+    commands: ["openssl"],
+    check: ["version"],
+    debian: ["openssl"],
   },
   {
     what: "curl",
@@ -64,15 +88,27 @@ async function findNeeds() {
   return Object.fromEntries(needs.map((need) => [need.variable, find(need)]));
 }
 
-function find({ variable, commands, check }) {
+function find({ variable, commands, folders, check }) {
   const named = process.env[variable];
-  const candidates = named ? [named] : commands.flatMap(onPath);
-  return candidates.find((path) => spawnSync(path, check, { stdio: "ignore" }).status === 0);
+  const directories = [...onPath(), ...matching(folders)];
+  const candidates = commands.flatMap((command) =>
+    directories.map((directory) => join(directory, command)).filter(isExecutable),
+  );
+  return (named ? [named] : candidates).find(
+    (path) => spawnSync(path, check, { stdio: "ignore" }).status === 0,
+  );
 }
 
-function onPath(command) {
-  const directories = (process.env.PATH ?? "").split(delimiter).filter((each) => each !== "");
-  return directories.map((directory) => join(directory, command)).filter(isExecutable);
+function onPath() {
+  return (process.env.PATH ?? "").split(delimiter).filter((each) => each !== "");
+}
+
+/** @param pattern a path with one `*`, which stands for any name; the highest comes first */
+function matching(pattern = "") {
+  const [above, below] = pattern.split("*");
+  if (below === undefined || !existsSync(above)) return [];
+  const names = readdirSync(above).sort((a, b) => b.localeCompare(a, "en", { numeric: true }));
+  return names.map((name) => join(above, name, below));
 }
 
 function isExecutable(path) {
@@ -94,9 +130,12 @@ async function installOnDebian(missing) {
 }
 
 function describe(lacking) {
-  const lines = lacking.map(({ what, variable, commands }) => {
+  const lines = lacking.map(({ what, variable, commands, folders }) => {
     const named = process.env[variable];
-    const looked = named ? `${variable}=${named} does not work` : `${commands.join(", ")} on PATH`;
+    const places = folders === undefined ? "on PATH" : `on PATH and in ${folders}`;
+    const looked = named
+      ? `${variable}=${named} does not work`
+      : `${commands.join(", ")} ${places}`;
     return `  ${what} (looked for: ${looked}; or set ${variable})`;
   });
   return [

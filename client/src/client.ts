@@ -1,13 +1,20 @@
 import { expandBayeux } from "@pandapush/protocol";
 import { callSafely, Emitter } from "./emitter.js";
 import { PandapushError } from "./error.js";
-import { type ClientState, Link } from "./link.js";
+import type { ClientEvents, ClientState } from "./events.js";
+import { Link, type Passed } from "./link.js";
 import type { ConnectionType, Message } from "./message.js";
-import type { NetworkOptions, Platform, ProxyOptions } from "./platform.js";
+import type { Platform } from "./platform.js";
 import { type PresenceMember, PresenceRoom } from "./presence.js";
 import { Deferred } from "./promise.js";
 import { Scheduler, type SchedulerOptions } from "./scheduler.js";
-import { type MessageListener, Subscription, type TokenSource } from "./subscription.js";
+import {
+  type MessageListener,
+  type NewSubscription,
+  Subscription,
+  type TokenSource,
+} from "./subscription.js";
+import { msOf } from "./time.js";
 
 export interface ClientOptions {
   /** How long a connect is held at most, in seconds, until the server says. Default 60. */
@@ -37,6 +44,13 @@ export interface ClientOptions {
   websocketExtensions?: unknown;
 }
 
+export interface ProxyOptions {
+  /** Such as `http://proxy.example:3128`; unset: the variables `http_proxy` and `https_proxy`. */
+  readonly origin?: string | undefined;
+  readonly headers?: Readonly<Record<string, string>> | undefined;
+  readonly tls?: object | undefined;
+}
+
 /** Sees, and may change, every message on its way. `callback(null)` drops the message. */
 export interface Extension {
   incoming?(message: Message, callback: Pass): void;
@@ -54,29 +68,31 @@ export interface FayeExtension extends Pick<Extension, "added" | "removed"> {
 /** Passes a message on, changed or not; null drops it. */
 export type Pass = (message: Message | null) => void;
 
-export interface ClientEvents {
-  /** Messages flow, for the first time or again. */
-  "transport:up": [];
-  /** The connection is lost, or was closed. */
-  "transport:down": [];
-  state: [state: ClientState];
-  /** The server refused the client altogether. It tries again unless it was told not to. */
-  refused: [error: PandapushError];
+/** An `AbortSignal`, of whichever make. */
+export interface Signal {
+  readonly aborted: boolean;
+  readonly reason?: unknown;
+  addEventListener(event: "abort", listener: () => void): void;
+  removeEventListener(event: "abort", listener: () => void): void;
 }
 
+/** What was sent before it is given up, by whichever of these, may have arrived. */
 export interface PublishOptions {
-  /** How often the message may be sent, the first time included. Default: until it is taken. */
+  /**
+   * How often the message may be sent, or a connection for it be tried in vain, the first time
+   * included. Default: until it is taken.
+   */
   attempts?: number;
   /** Seconds after which it is given up. */
   deadline?: number;
-  /** Takes the message back while it has not been sent. */
-  signal?: AbortSignal;
+  /** Gives it up. */
+  signal?: Signal;
 }
 
 export interface MessagesOptions {
   token?: TokenSource;
   /** Ends the loop. */
-  signal?: AbortSignal;
+  signal?: Signal;
   /** How many messages may wait for the loop before it fails. Default 10,000. */
   maxWaiting?: number;
 }
@@ -89,69 +105,69 @@ export interface ReceivedMessage<T> {
 /** One published message; settles with the server's answer. */
 export class Publication extends Deferred {}
 
-const knownOptions: ReadonlySet<string> = new Set<keyof ClientOptions>([
-  "timeout",
-  "interval",
-  "retry",
-  "endpoints",
-  "scheduler",
-  "proxy",
-  "tls",
-  "ca",
-  "websocketExtensions",
-]);
-
 /**
  * A connection to a Pandapush or Faye server. Nothing is sent before the first subscribe or
  * publish; from then on it stays connected, and comes back by itself.
  *
  * ```js
- * const client = new Pandapush.Client("https://push.example.com/push");
+ * const client = new Client("https://push.example.com/push");
  * client.subscribe("/APP_ID/public/news", (message) => console.log(message));
  * ```
  */
-export class Client {
+export class Client extends Emitter<ClientEvents> {
   readonly #link: Link;
-  readonly #events = new Emitter<ClientEvents>();
-  readonly #channels = new Map<string, Set<Subscription>>();
-  /** Made while there was no connection. */
-  readonly #unasked = new Set<Subscription>();
-  /** By channel, from the last `subscribeTo`: what a plain publish shows. */
-  readonly #tokens = new Map<string, TokenSource>();
-  readonly #headers: Record<string, string> = {};
+  readonly #shareSignal: Platform["shareSignal"];
+  readonly #channels = new Map<string, ChannelEntry>();
+  /** Without an answer so far. */
+  readonly #publications = new Set<Publication>();
+  readonly #headers = new Headers();
   readonly #disabled = new Set<string>();
   #extensions: readonly (Extension | FayeExtension)[] = [];
+  /** How many there have been. */
+  #session = 0;
   #isLeaving = false;
 
   /** @internal Applications get the class that knows its platform. */
   constructor(platform: Platform, url = "/bayeux", options: ClientOptions = {}) {
-    for (const name of Object.keys(options)) {
-      if (!knownOptions.has(name)) throw new Error(`Unrecognized option: ${name}`);
-    }
-    const { timeout = 60, interval = 0, retry, endpoints = {}, scheduler = Scheduler } = options;
-    const network = networkOf(options);
+    super();
+    const {
+      timeout = 60,
+      interval = 0,
+      retry,
+      endpoints = {},
+      scheduler = Scheduler,
+      proxy,
+      tls,
+      ca,
+      websocketExtensions,
+      ...others
+    } = options;
+    requireNone(others);
+    const { base } = platform;
+    this.#shareSignal = platform.shareSignal;
+    const urlOf = (type: ConnectionType): string => new URL(endpoints[type] ?? url, base).href;
+    requireServer(endpoints["long-polling"] ?? url, base);
     this.#link = new Link(
       {
         platform,
-        urlOf: (type) => new URL(endpoints[type] ?? url, platform.base).href,
-        network: () => ({ ...network, headers: this.#headers }),
+        urlOf,
+        network: () => {
+          const headers = Object.fromEntries(this.#headers);
+          return { headers, proxy, tls, ca, websocketExtensions };
+        },
         isDisabled: (feature) => this.#disabled.has(feature),
-        makeScheduler: (message, settings) => new scheduler(message, settings),
-        timeoutMs: timeout * 1000,
-        intervalMs: interval * 1000,
-        retryMs: retry === undefined ? undefined : retry * 1000,
+        scheduler,
+        timeoutMs: msOf(timeout),
+        intervalMs: msOf(interval),
+        retryMs: retry === undefined ? undefined : msOf(retry),
       },
       {
-        outgoing: (message, pass) => this.#pipe("outgoing", message, pass),
-        incoming: (message, pass) => this.#pipe("incoming", message, pass),
+        pipe: (stage, message, pass) => this.#pipe(stage, message, pass),
         event: (message) => this.#receive(message),
-        ready: (session) => this.#askAgain(session),
-        gap: () => this.#eachSubscription((subscription) => subscription.miss()),
-        state: (state) => this.#events.emit("state", state),
-        ended: (reason) => this.#refuseAll(reason),
-        up: () => this.#events.emit("transport:up"),
-        down: () => this.#events.emit("transport:down"),
-        handshakeRefused: (error) => this.#events.emit("refused", error),
+        ready: (isNew) => this.#askAgain(isNew),
+        gap: () => this.#miss(),
+        ended: (error) => this.#giveUpAll(error),
+        emit: (event, ...args) => this.emit(event, ...args),
       },
     );
   }
@@ -159,6 +175,11 @@ export class Client {
   /** Whether messages flow; the event `state` tells of changes. */
   get state(): ClientState {
     return this.#link.state;
+  }
+
+  /** Why the connection was lost, or not to be had, the last time; the event `failed` tells it. */
+  get lastError(): Error | PandapushError | undefined {
+    return this.#link.lastError;
   }
 
   /**
@@ -179,10 +200,15 @@ export class Client {
     channel: string | readonly string[],
     listener?: MessageListener<T>,
     context?: unknown,
+  ): Subscription<T> | Subscription<T>[];
+  subscribe<T = unknown>(
+    channel: string | readonly string[],
+    listener?: MessageListener<T>,
+    context?: unknown,
   ): Subscription<T> | Subscription<T>[] {
-    return typeof channel === "string"
-      ? this.#subscribe({ channel, token: undefined, listener, context })
-      : channel.map((each) => this.subscribe<T>(each, listener, context));
+    return Array.isArray(channel)
+      ? channel.map((each: string) => this.subscribe<T>(each, listener, context))
+      : this.#subscribe({ channel: channel as string, token: undefined, listener, context });
   }
 
   /**
@@ -201,8 +227,9 @@ export class Client {
   }
 
   /**
-   * The messages of a channel as an endless list. It throws when the server refuses, and ends
-   * when it is broken off, its signal is aborted or the client disconnects.
+   * The messages of a channel as an endless list. It throws when the server refuses or the client
+   * was disconnected before, and ends when it is broken off, its signal is aborted or the client
+   * disconnects.
    *
    * ```js
    * for await (const { data } of client.messages("/APP_ID/public/news")) console.log(data);
@@ -226,14 +253,11 @@ export class Client {
       wake();
     };
     const subscription = this.#subscribe({ channel, token, listener, context: { signal } });
-    const fail = (error: Error): void => {
-      if (subscription.state === "refused") failure ??= error;
+    subscription.on("cancelled", wake);
+    subscription.on("refused", (error) => {
+      failure ??= error;
       wake();
-    };
-    subscription.on("cancelled", () => wake());
-    subscription.on("refused", fail);
-    // It may have been refused before anybody could listen: by a token that could not be had.
-    subscription.errback(fail);
+    });
     const end = (): IteratorReturnResult<undefined> => {
       subscription.cancel();
       return { done: true, value: undefined };
@@ -243,18 +267,14 @@ export class Client {
         return this;
       },
       async next() {
-        for (;;) {
-          const message = waiting.shift();
-          if (message !== undefined) return { done: false, value: message };
-          if (failure !== undefined) {
-            end();
-            throw failure;
-          }
-          if (subscription.state === "cancelled") return end();
-          await new Promise<void>((resolve) => {
-            sleepers.push(resolve);
-          });
-        }
+        const isQuiet = (): boolean =>
+          waiting.length === 0 && failure === undefined && subscription.state !== "cancelled";
+        while (isQuiet()) await new Promise<void>((resolve) => sleepers.push(resolve));
+        const message = waiting.shift();
+        if (message !== undefined) return { done: false, value: message };
+        const result = end();
+        if (failure !== undefined) throw failure;
+        return result;
       },
       async return() {
         waiting.length = 0;
@@ -264,20 +284,22 @@ export class Client {
   }
 
   /**
-   * Joins a presence channel and keeps the list of its members.
+   * Joins a presence channel and keeps the list of its members. Other channels and patterns are
+   * rejected.
    *
-   * ```js
-   * const room = client.presence("/APP_ID/presence/lobby", token);
+   * ```ts
+   * const room = client.presence<Member>("/APP_ID/presence/lobby", token);
    * room.on("join", (id, member) => console.log(member.name, "came"));
    * ```
    */
   presence<T = PresenceMember>(
     channel: string,
     token: TokenSource,
-    options: { signal?: AbortSignal } = {},
+    options: { signal?: Signal } = {},
   ): PresenceRoom<T> {
+    const subscription = { channel, token: token ?? null, context: options };
     return new PresenceRoom<T>((listener, onSnapshot) =>
-      this.#subscribe({ channel, token: token ?? null, listener, context: options, onSnapshot }),
+      this.#subscribe({ ...subscription, listener, onSnapshot }),
     );
   }
 
@@ -287,14 +309,14 @@ export class Client {
       for (const each of channel) this.unsubscribe(each, subscription);
       return;
     }
-    for (const each of [...(this.#channels.get(channel) ?? [])]) {
+    for (const each of this.#listenersTo(channel)) {
       if (subscription === undefined || subscription === each) each.cancel();
     }
   }
 
   /** Publishes; when the channel was subscribed with `subscribeTo`, with that token. */
   publish<T = unknown>(channel: string, data: T, options: PublishOptions = {}): Publication {
-    return this.publishTo(channel, this.#tokens.get(channel), data, options);
+    return this.publishTo(channel, this.#channels.get(channel)?.token, data, options);
   }
 
   /** Publishes with a token, or with what gives one. */
@@ -304,36 +326,46 @@ export class Client {
     data: T,
     options: PublishOptions = {},
   ): Publication {
+    requireChannel(channel);
     const { attempts, deadline, signal, ...others } = options;
-    const [unknown] = Object.keys(others);
-    if (unknown !== undefined) throw new Error(`Unrecognized option: ${unknown}`);
+    requireNone(others);
     const publication = new Publication();
     let takeBack = (): void => {};
-    const abort = (): void => {
+    const giveUp = (error: Error): void => {
       takeBack();
-      publication.fail(signal?.reason);
+      publication.fail(error);
     };
+    const abort = (): void => giveUp(reasonOf(signal));
     if (signal?.aborted) {
       abort();
       return publication;
     }
+    this.#shareSignal?.(signal);
     signal?.addEventListener("abort", abort);
-    const finish = (error: Error | undefined): void => {
+    const expire = (): void => giveUp(this.#link.usedUp);
+    const timer = deadline === undefined ? undefined : setTimeout(expire, msOf(deadline));
+    this.#publications.add(publication);
+    const finish = (): void => {
+      takeBack();
+      clearTimeout(timer);
       signal?.removeEventListener("abort", abort);
-      if (error === undefined) publication.succeed();
-      else publication.fail(error);
+      this.#publications.delete(publication);
     };
+    publication.then(finish, finish);
     withToken(
       token,
       (ext) => {
-        if (signal?.aborted) return;
+        if (!this.#publications.has(publication)) return;
         takeBack = this.#link.request(
           { channel, data, ...ext },
           { attempts, deadline },
-          (_reply, error) => finish(error),
+          (reply, error) => {
+            if (error !== undefined) publication.fail(error);
+            else if (reply !== undefined) publication.succeed();
+          },
         );
       },
-      finish,
+      giveUp,
     );
     return publication;
   }
@@ -367,9 +399,12 @@ export class Client {
     this.#disabled.add(feature);
   }
 
-  /** A header of every request; browsers send none with WebSockets and event streams. */
+  /**
+   * A header of every request; browsers send none with WebSockets and event streams.
+   * @throws TypeError when a header cannot have this name or value
+   */
   setHeader(name: string, value: string): void {
-    this.#headers[name] = value;
+    this.#headers.set(name, value);
   }
 
   /** From now on it sees every message, after those that were added before. */
@@ -384,37 +419,6 @@ export class Client {
     if (!this.#extensions.includes(extension)) return;
     this.#extensions = this.#extensions.filter((each) => each !== extension);
     extension.removed?.(this);
-  }
-
-  /** @param context `this` of the listener */
-  on<K extends keyof ClientEvents>(
-    event: K,
-    listener: (...args: ClientEvents[K]) => void,
-    context?: unknown,
-  ): this {
-    this.#events.on(event, listener, context);
-    return this;
-  }
-
-  /** As `on`, for the next time only. */
-  once<K extends keyof ClientEvents>(
-    event: K,
-    listener: (...args: ClientEvents[K]) => void,
-    context?: unknown,
-  ): this {
-    this.#events.once(event, listener, context);
-    return this;
-  }
-
-  /** Removes one listener, or all of the event. */
-  off<K extends keyof ClientEvents>(event: K, listener?: (...args: ClientEvents[K]) => void): this {
-    this.#events.off(event, listener);
-    return this;
-  }
-
-  /** Calls the listeners of an event. */
-  emit<K extends keyof ClientEvents>(event: K, ...args: ClientEvents[K]): void {
-    this.#events.emit(event, ...args);
   }
 
   /** As in Faye: `on`. */
@@ -447,67 +451,74 @@ export class Client {
     this.emit(event, ...args);
   }
 
-  #subscribe<T>({ channel, token, listener, context, onSnapshot }: NewSubscription<T>) {
+  #subscribe<T>(wish: NewSubscription<T>): Subscription<T> {
+    const { channel, token, listener, context, onSnapshot } = wish;
+    requireChannel(channel);
+    if (typeof (listener ?? requireChannel) !== "function") {
+      throw new TypeError("The listener is no function; a token goes with subscribeTo");
+    }
     const signal = signalOf(context);
-    const cancel = (): void => {
-      subscription.fail(signal?.reason);
-      subscription.cancel();
-    };
-    const subscription = new Subscription<T>(
-      channel,
-      listener,
-      context,
-      token,
-      () => {
-        signal?.removeEventListener("abort", cancel);
-        this.#forget(subscription as Subscription);
-      },
-      onSnapshot,
-    );
+    const cancel = (): void => subscription.end(reasonOf(signal));
+    const subscription = new Subscription<T>(wish, () => {
+      signal?.removeEventListener("abort", cancel);
+      this.#remove(subscription as Subscription);
+    });
     if (signal?.aborted) {
       cancel();
       return subscription;
     }
+    if (onSnapshot !== undefined && !subscription.isOfPresence) {
+      const why = `${channel} is no presence channel; one is /APP_ID/presence/lobby`;
+      // Whoever made it can listen first.
+      queueMicrotask(() => subscription.refuse(PandapushError.own("refused", why)));
+      return subscription;
+    }
+    this.#shareSignal?.(signal);
     signal?.addEventListener("abort", cancel);
-    const all = this.#channels.get(channel) ?? new Set();
-    this.#channels.set(channel, all.add(subscription as Subscription));
-    if (token !== undefined) this.#tokens.set(channel, token);
-    if (this.state === "connected" || this.state === "disconnected") {
-      this.#ask(channel, [subscription as Subscription], false);
+    let entry = this.#channels.get(channel);
+    if (entry === undefined) {
+      entry = { subscriptions: new Set(), held: 0, token };
+      this.#channels.set(channel, entry);
+    }
+    entry.subscriptions.add(subscription as Subscription);
+    if (token !== undefined) entry.token = token;
+    if (this.#link.isEstablished || this.state === "disconnected") {
+      this.#ask(channel, entry, [subscription as Subscription]);
     } else {
       // It is asked for when there is a connection, with a token of that moment.
-      this.#unasked.add(subscription as Subscription);
       this.#link.start();
     }
     return subscription;
   }
 
   /** Asks the server once for subscriptions that all listen to the same channel. */
-  #ask(channel: string, subscriptions: readonly Subscription[], hasGap: boolean): void {
-    const isWanted = (): boolean => subscriptions.some(({ state }) => state !== "cancelled");
-    const token = subscriptions.reduce<TokenSource>((last, each) => each.token ?? last, undefined);
-    const refuse = (error: PandapushError | Error): void => {
-      for (const subscription of subscriptions) {
-        subscription.refuse(error as PandapushError);
-        if (!subscription.wasSubscribed) this.#remove(subscription);
-      }
-    };
+  #ask(channel: string, entry: ChannelEntry, subscriptions: readonly Subscription[]): void {
+    const session = this.#session;
+    const refuse = (error: Error): void =>
+      // Whoever subscribed can listen first.
+      queueMicrotask(() => {
+        // What was meant for another session has been asked for again.
+        if (session !== this.#session) return;
+        for (const subscription of subscriptions) {
+          subscription.refuse(error);
+          if (!subscription.wasSubscribed) this.#remove(subscription);
+        }
+      });
+    for (const subscription of subscriptions) subscription.session = session;
     withToken(
-      token,
+      subscriptions.reduce<TokenSource>((last, { token }) => token ?? last, undefined),
       (ext) => {
-        if (!isWanted()) return;
+        const isWanted = subscriptions.some(({ state }) => state !== "cancelled");
+        if (!isWanted || session !== this.#session) return;
+        for (const subscription of subscriptions) subscription.asked();
+        entry.held += 1;
         const message = { channel: "/meta/subscribe", subscription: channel, ...ext };
         this.#link.request(message, { isOfSession: true }, (reply, error) => {
           if (error !== undefined) {
+            entry.held -= 1;
             refuse(error);
-            return;
-          }
-          const presence = reply?.ext?.presence;
-          for (const subscription of subscriptions) {
-            if (presence !== undefined && subscription.state !== "cancelled") {
-              subscription.deliverSnapshot(presence);
-            }
-            subscription.confirm(hasGap);
+          } else if (reply !== undefined) {
+            for (const subscription of subscriptions) subscription.confirm(reply.ext?.presence);
           }
         });
       },
@@ -515,75 +526,70 @@ export class Client {
     );
   }
 
-  #askAgain(session: "resumed" | "new" | "after-another"): void {
-    const unasked = [...this.#unasked];
-    this.#unasked.clear();
-    if (session === "resumed") {
-      for (const each of unasked) this.#ask(each.channel, [each], false);
-      return;
-    }
-    for (const [channel, all] of [...this.#channels]) {
-      const known = [...all].filter(({ wasSubscribed }) => wasSubscribed);
-      for (const subscription of known) subscription.renew();
-      if (known.length > 0) this.#ask(channel, known, session === "after-another");
+  /** Asks for what was not asked for in this session. */
+  #askAgain(isNew: boolean): void {
+    if (isNew) this.#session += 1;
+    for (const [channel, entry] of [...this.#channels]) {
+      if (isNew) entry.held = 0;
+      const unasked = [...entry.subscriptions].filter(({ session }) => session !== this.#session);
+      for (const subscription of unasked) subscription.renew();
+      const known = unasked.filter(({ wasSubscribed }) => wasSubscribed);
+      if (known.length > 0) this.#ask(channel, entry, known);
       // Each has a promise that waits for an answer of its own.
-      for (const each of [...all]) if (!each.wasSubscribed) this.#ask(channel, [each], false);
+      for (const each of unasked) if (!each.wasSubscribed) this.#ask(channel, entry, [each]);
     }
   }
 
-  #forget(subscription: Subscription): void {
+  #remove(subscription: Subscription): void {
     const { channel } = subscription;
-    const wasAsked = !this.#unasked.has(subscription);
-    if (!this.#remove(subscription) || this.#channels.has(channel)) return;
-    if (this.#isLeaving || !wasAsked) return;
+    const entry = this.#channels.get(channel);
+    if (!entry?.subscriptions.delete(subscription) || entry.subscriptions.size > 0) return;
+    this.#channels.delete(channel);
+    if (entry.held === 0 || this.#isLeaving) return;
     const message = { channel: "/meta/unsubscribe", subscription: channel };
     this.#link.request(message, { isOfSession: true }, () => {});
-  }
-
-  /** @returns whether it was there */
-  #remove(subscription: Subscription): boolean {
-    const { channel } = subscription;
-    const all = this.#channels.get(channel);
-    const wasThere = all?.delete(subscription) === true;
-    this.#unasked.delete(subscription);
-    if (all?.size === 0) {
-      this.#channels.delete(channel);
-      this.#tokens.delete(channel);
-    }
-    return wasThere;
   }
 
   #receive(message: Message): void {
     const { channel, data, subscription, successful } = message;
     if (channel === "/meta/subscribe" && successful === false) {
       const refusal = PandapushError.from(message);
-      for (const each of [...(this.#channels.get(String(subscription)) ?? [])]) {
-        each.refuse(refusal);
-      }
+      for (const each of this.#listenersTo(String(subscription))) each.refuse(refusal);
       return;
     }
     if (data === undefined || typeof channel !== "string") return;
     for (const name of expandBayeux(channel)) {
-      for (const each of [...(this.#channels.get(name) ?? [])]) each.deliver(data, channel);
+      for (const each of this.#listenersTo(name)) each.deliver(data, channel);
     }
   }
 
-  /** The server told the client to stay away: nobody will answer those who wait. */
-  #refuseAll(reason: string): void {
-    const error = new PandapushError(null, [], `The client is disconnected: ${reason}`);
+  /** What was published may not have come. */
+  #miss(): void {
+    this.#eachSubscription((subscription) => subscription.miss());
+    this.#askAgain(false);
+  }
+
+  /** Nobody will answer those who wait. */
+  #giveUpAll(error: PandapushError): void {
     this.#eachSubscription((subscription) => subscription.refuse(error));
+    for (const publication of this.#publications) publication.fail(error);
+  }
+
+  #listenersTo(channel: string): readonly Subscription[] {
+    return [...(this.#channels.get(channel)?.subscriptions ?? [])];
   }
 
   #eachSubscription(visit: (subscription: Subscription) => void): void {
-    for (const all of [...this.#channels.values()]) for (const each of [...all]) visit(each);
+    for (const channel of [...this.#channels.keys()]) this.#listenersTo(channel).forEach(visit);
   }
 
-  #pipe(stage: "incoming" | "outgoing", message: Message, pass: Pass): void {
+  #pipe(stage: "incoming" | "outgoing", message: Message, pass: Passed): void {
     const extensions = this.#extensions;
     const step = (index: number, current: Message | null): void => {
       const extension = extensions[index];
-      if (current === null || extension === undefined) {
-        pass(current);
+      // Programs in JavaScript may pass on nothing at all.
+      if (!current || extension === undefined) {
+        pass(current || null);
         return;
       }
       const call = extension[stage];
@@ -591,59 +597,85 @@ export class Client {
         step(index + 1, current);
         return;
       }
-      const next: Pass = (result) => step(index + 1, result);
+      let isOver = false;
+      const once = (then: () => void): void => {
+        if (!isOver) {
+          isOver = true;
+          then();
+        }
+      };
+      const next: Pass = (result) => once(() => step(index + 1, result));
       const args = call.length >= 3 ? [current, null, next] : [current, next];
-      (call as (...args: unknown[]) => void).apply(extension, args);
+      callSafely(
+        () => (call as (...args: unknown[]) => void).apply(extension, args),
+        (error) => once(() => pass(null, error)),
+      );
     };
-    callSafely(() => step(0, message));
+    step(0, message);
   }
 }
 
-interface NewSubscription<T> {
-  readonly channel: string;
-  readonly token: TokenSource;
-  readonly listener: MessageListener<T> | undefined;
-  readonly context: unknown;
-  readonly onSnapshot?: ((presence: unknown) => void) | undefined;
+/** Those who listen to one channel or pattern. */
+interface ChannelEntry {
+  readonly subscriptions: Set<Subscription>;
+  /** From the last `subscribeTo`: what a plain publish shows. */
+  token: TokenSource;
+  /** How many subscribes of this session the server was sent, and has not refused. */
+  held: number;
+}
+
+function requireServer(url: string, base: string | undefined): void {
+  try {
+    if (/^https?:/.test(new URL(url, base).href)) return;
+  } catch {
+    // What follows says more than "Invalid URL".
+  }
+  throw new TypeError(
+    `${url} is no URL of a server; one is https://push.example.com/push${base === undefined ? "" : " or /push"}`,
+  );
+}
+
+function requireNone(options: object): void {
+  for (const name of Object.keys(options)) throw new Error(`Unrecognized option: ${name}`);
+}
+
+function requireChannel(channel: unknown): void {
+  if (typeof channel !== "string") {
+    throw new TypeError(`${channel} is no channel; one is "/APP_ID/public/news"`);
+  }
 }
 
 /** Hands on what a message with this token carries, at once when no promise is in between. */
 function withToken(
   source: TokenSource,
   send: (fields: Pick<Message, "ext">) => void,
-  failed: (error: PandapushError) => void,
+  failed: (error: Error) => void,
 ): void {
+  const finish = (token: unknown): void => {
+    if (token === null || token === undefined) send({});
+    else if (typeof token === "string") send({ ext: { auth: { token } } });
+    else failed(new TypeError(`A token is a string, not of type ${typeof token}`));
+  };
   const fail = (error: unknown): void => {
     const why = error instanceof Error ? error.message : String(error);
-    failed(new PandapushError(null, [], `There is no token: ${why}`));
+    failed(PandapushError.own("no-token", `There is no token: ${why}`));
   };
-  const finish = (token: string | null | undefined): void =>
-    send(token === null || token === undefined ? {} : { ext: { auth: { token } } });
-  let token: ReturnType<Extract<TokenSource, () => unknown>>;
+  let token: unknown;
   try {
     token = typeof source === "function" ? source() : source;
   } catch (error) {
     fail(error);
     return;
   }
-  if (token instanceof Promise) token.then(finish, fail);
-  else finish(token);
+  if (typeof (token ?? "") === "string") finish(token);
+  else Promise.resolve(token).then(finish, fail);
 }
 
-function signalOf(context: unknown): AbortSignal | undefined {
-  const signal = (context as { signal?: unknown } | null | undefined)?.signal;
-  return signal instanceof AbortSignal ? signal : undefined;
+function signalOf(context: unknown): Signal | undefined {
+  const signal = (context as { signal?: Signal } | null | undefined)?.signal;
+  return typeof signal?.addEventListener === "function" ? signal : undefined;
 }
 
-function networkOf({
-  proxy = {},
-  tls = {},
-  ca,
-  websocketExtensions,
-}: ClientOptions): Omit<NetworkOptions, "headers"> {
-  return {
-    proxy: typeof proxy === "string" ? { origin: proxy } : proxy,
-    tls: ca === undefined ? tls : { ...tls, ca },
-    compress: websocketExtensions !== undefined,
-  };
+function reasonOf(signal: Signal | undefined): Error {
+  return (signal?.reason ?? PandapushError.own("cancelled", "It was aborted")) as Error;
 }

@@ -7,10 +7,14 @@ interface Entry {
   readonly isOnce: boolean;
 }
 
+/** By the names of events: what their listeners are called with. */
+export type EventMap<Events> = { [name in keyof Events]: unknown[] };
+
 /** Calls listeners by the name of an event, in the order in which they were added. */
-export class Emitter<Events extends { [name in keyof Events]: unknown[] }> {
+export class Emitter<Events extends EventMap<Events>> {
   readonly #entries = new Map<keyof Events, readonly Entry[]>();
 
+  /** @param context `this` of the listener */
   on<K extends keyof Events>(
     event: K,
     listener: (...args: Events[K]) => void,
@@ -19,6 +23,7 @@ export class Emitter<Events extends { [name in keyof Events]: unknown[] }> {
     return this.#add(event, { listener, context, isOnce: false });
   }
 
+  /** As `on`, for the next time only. */
   once<K extends keyof Events>(
     event: K,
     listener: (...args: Events[K]) => void,
@@ -33,6 +38,7 @@ export class Emitter<Events extends { [name in keyof Events]: unknown[] }> {
     return this;
   }
 
+  /** Calls the listeners of an event. */
   emit<K extends keyof Events>(event: K, ...args: Events[K]): void {
     for (const entry of this.#entries.get(event) ?? []) {
       if (entry.isOnce) this.#keep(event, (other) => other !== entry);
@@ -51,12 +57,13 @@ export class Emitter<Events extends { [name in keyof Events]: unknown[] }> {
 }
 
 /** What an application's function throws is its own: reported as uncaught, never stopping us. */
-export function callSafely(call: () => void): void {
+export function callSafely(call: () => void, failed?: (error: Error) => void): void {
   try {
     call();
   } catch (error) {
     queueMicrotask(() => {
       throw error;
     });
+    failed?.(error as Error);
   }
 }

@@ -1,3 +1,4 @@
+import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { PandapushError } from "./error.js";
 
@@ -35,6 +36,31 @@ describe("PandapushError", () => {
     expect(PandapushError.from({ ...reply, ext: { detail: "Make one" } }).detail).toBe("Make one");
     expect(PandapushError.from({ ...reply, ext: { detail: 1 } }).detail).toBeUndefined();
     expect(PandapushError.from(reply).detail).toBeUndefined();
+  });
+
+  test("has a reason that fits what docs/protocol.md says of permission", () => {
+    const rules = readFileSync(new URL("../../docs/protocol.md", import.meta.url), "utf8");
+    const rows = [...rules.matchAll(/^\| \*\*AUTH-(\d+)\*\* \|.*\| (.*) \|$/gm)].slice(2);
+    expect(rows.map(([, number]) => Number(number))).toEqual([
+      3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14,
+    ]);
+    for (const [, number, texts = ""] of rows) {
+      const reason = Number(number) < 12 ? "unauthenticated" : "forbidden";
+      const found = [...texts.matchAll(/`([^`]+)`/g)].map(([, text = ""]) => text);
+      expect(found.length).toBeGreaterThan(0);
+      for (const text of found)
+        expect([text, PandapushError.parse(text).reason]).toEqual([text, reason]);
+    }
+  });
+
+  test.each([
+    ["401:c:Unknown client", "unauthenticated"],
+    ["403:/meta/x:Forbidden channel", "forbidden"],
+    ["405:/a:Invalid channel", "refused"],
+    ["Invalid channel name", "refused"],
+    ["Presence channel is full", "refused"],
+  ])("has for %j the reason %j", (text, reason) => {
+    expect(PandapushError.parse(text).reason).toBe(reason);
   });
 
   test("says so when the server gave no reason", () => {

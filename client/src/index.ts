@@ -4,6 +4,10 @@ import { node } from "./platform/node.js";
 export * from "./shared.js";
 
 export class Client extends AnyClient {
+  /**
+   * @param url such as `https://push.example.com/push`
+   * @throws TypeError when it leads to no server
+   */
   constructor(url: string, options?: ClientOptions) {
     super(node, url, options);
   }

@@ -4,8 +4,11 @@
  *
  * Knows nothing of subscriptions or applications: it carries messages and tells what happened.
  */
+import { Arrivals } from "./arrivals.js";
 import { PandapushError } from "./error.js";
+import type { ClientEvents, ClientState } from "./events.js";
 import type { ConnectionType, Message } from "./message.js";
+import { Outbox, type Request, type Settle } from "./outbox.js";
 import type { NetworkOptions, Platform } from "./platform.js";
 import { Reconnect } from "./reconnect.js";
 import type { Scheduler, SchedulerOptions } from "./scheduler.js";
@@ -14,13 +17,11 @@ import { openPolling } from "./transports/polling.js";
 import {
   type Limits,
   maxBatchMessages,
+  type Parcel,
   type Transport,
   type TransportListeners,
 } from "./transports/transport.js";
 import { openWebSocket } from "./transports/websocket.js";
-
-/** `connecting` also while a lost connection is being replaced. */
-export type ClientState = "unconnected" | "connecting" | "connected" | "disconnected";
 
 export interface LinkOptions {
   readonly platform: Platform;
@@ -28,7 +29,7 @@ export interface LinkOptions {
   readonly network: () => NetworkOptions;
   /** A connection type, or `autodisconnect`. */
   readonly isDisabled: (feature: string) => boolean;
-  readonly makeScheduler: (message: Message, options: SchedulerOptions) => Scheduler;
+  readonly scheduler: new (message: Message, options: SchedulerOptions) => Scheduler;
   /** Until the server's advice says otherwise. */
   readonly timeoutMs: number;
   readonly intervalMs: number;
@@ -36,26 +37,22 @@ export interface LinkOptions {
   readonly retryMs: number | undefined;
 }
 
+/** What extensions made of a message: null when they dropped it, or failed with this error. */
+export type Passed = (message: Message | null, error?: Error) => void;
+
 export interface LinkListeners {
-  /** Extensions: pass a message on, changed or not, or null to drop it. */
-  readonly outgoing: (message: Message, pass: (message: Message | null) => void) => void;
-  readonly incoming: (message: Message, pass: (message: Message | null) => void) => void;
+  /** Extensions: they pass each message on, once. */
+  readonly pipe: (stage: "incoming" | "outgoing", message: Message, pass: Passed) => void;
   /** A message that answers no request. */
   readonly event: (message: Message) => void;
-  /**
-   * Messages are about to flow: what is requested now goes first.
-   * @param session `new` ones know no subscriptions; `after-another`: nor what was published in
-   *   between
-   */
-  readonly ready: (session: "resumed" | "new" | "after-another") => void;
+  /** Messages are about to flow. A new session knows no subscriptions: they go first then. */
+  readonly ready: (isNew: boolean) => void;
   /** Something that was published to this session did not come, or nobody knows. */
   readonly gap: () => void;
-  readonly state: (state: ClientState) => void;
   /** Nothing is sent or received any more. */
-  readonly ended: (reason: string) => void;
-  readonly up: () => void;
-  readonly down: () => void;
-  readonly handshakeRefused: (error: PandapushError) => void;
+  readonly ended: (error: PandapushError) => void;
+  /** What an application may want to know. */
+  readonly emit: <K extends keyof ClientEvents>(event: K, ...args: ClientEvents[K]) => void;
 }
 
 export interface RequestOptions {
@@ -66,23 +63,8 @@ export interface RequestOptions {
   readonly isOfSession?: boolean;
 }
 
-/** With the reply, a refusal's too, or without one when the message was given up. */
-type Settle = (reply: Message | undefined, error: PandapushError | undefined) => void;
-
-interface Request {
-  message: Message;
-  readonly settle: Settle;
-  /** undefined: a handshake or connect, which is never sent again as it is. */
-  readonly scheduler: Scheduler | undefined;
-  readonly isOfSession: boolean;
-  /** It was taken back after it was sent: it is not sent again. */
-  isTakenBack: boolean;
-  notBefore: number;
-  dueAt: number;
-}
-
-/** One attempt to have a transport, and the transport. */
-interface Way {
+/** One attempt to have a transport, and the transport; aborted, it is closed. */
+class Way extends AbortController {
   transport: Transport | undefined;
 }
 
@@ -93,41 +75,40 @@ const goodbyeMs = 2_000;
 /** How much later than advised a connect may be answered. */
 const connectGraceMs = 5_000;
 const probeTimeoutMs = 5_000;
-const usedUp = "its attempts or its time are used up";
 /** Two sessions lost within this time are one failure. */
 const unstableMs = 30_000;
 const tickMs = 1_000;
 /** Events that tell of a better world make attempts no more frequent than this. */
 const hurriedMs = 1_000;
+/** Connects that a server answers at once, with nothing, follow each other no faster than this. */
+const idleMs = 1_000;
 /** A tick that comes this much too late means that the machine slept. */
 const sleptMs = 4_000;
-/** How many publications are remembered, to recognise those that come again. */
-const maxSeen = 2_048;
 /** When WebSockets did not work, how long until they are tried again: at first, and at most. */
 const firstUpgradeMs = 30_000;
 const lastUpgradeMs = 600_000;
 
 export class Link {
+  readonly #options: LinkOptions;
+  readonly #listeners: LinkListeners;
   #state: ClientState = "unconnected";
   #way: Way | undefined;
-  /** A session is agreed on and messages flow. */
   #isEstablished = false;
   #clientId: string | undefined;
   #advice: { interval: number; timeout: number };
-  #queue: Request[] = [];
-  readonly #sent = new Map<string, Request>();
+  readonly #outbox = new Outbox();
+  readonly #arrivals = new Arrivals();
   readonly #limits: Limits = { messages: maxBatchMessages };
   #lastId = 0;
-  #isFlushing = false;
   #isLeaving = false;
 
   readonly #reconnect: Reconnect;
-  #retryTimer: Timer | undefined;
-  #connectTimer: Timer | undefined;
+  /** Until the next attempt, handshake or connect, whichever it is. */
+  #timer: Timer | undefined;
   #ticker: Timer | undefined;
   #tickedAt = 0;
   #attemptedAt = 0;
-  #lastFailure = "";
+  #lastError: Error | undefined;
   /** Something happened that makes it likely that the next attempt succeeds. */
   #isHurried = false;
   /** When a sign of life must have come; 0: none is awaited. */
@@ -135,24 +116,21 @@ export class Link {
   #unwatch: (() => void) | undefined;
 
   #isUp = false;
-  #hadSession = false;
+  /** What came last was a batch of one message. */
+  #isAlone = false;
   #sessionLostAt = 0;
-  /** The server says how many events it sent, so that what is missing is known. */
-  #received = 0;
-  readonly #seen = new Set<string>();
   #mayHaveMissed = false;
 
-  #hasSocketWorked = false;
-  #socketFailures = 0;
+  /** Since they last worked; when they never did it is one already. */
+  #socketFailures = 1;
   #upgradeMs = firstUpgradeMs;
   #upgradeTimer: Timer | undefined;
   /** An open WebSocket that takes over when the current poll is answered. */
   #better: Way | undefined;
 
-  constructor(
-    private readonly options: LinkOptions,
-    private readonly listeners: LinkListeners,
-  ) {
+  constructor(options: LinkOptions, listeners: LinkListeners) {
+    this.#options = options;
+    this.#listeners = listeners;
     this.#advice = { interval: options.intervalMs, timeout: options.timeoutMs };
     this.#reconnect = new Reconnect(options.retryMs ?? 1_000);
   }
@@ -161,22 +139,30 @@ export class Link {
     return this.#state;
   }
 
-  get clientId(): string | undefined {
-    return this.#clientId;
+  /** Why the connection was lost, or not to be had, the last time. */
+  get lastError(): Error | undefined {
+    return this.#lastError;
   }
 
-  /**
-   * Begins to connect, once.
-   * @throws TypeError when the URL is none
-   */
+  /** Why a message is given up. */
+  get usedUp(): PandapushError {
+    const why = this.#lastError === undefined ? "" : `: ${this.#lastError.message}`;
+    const what = "The message was not delivered: its attempts or its time are used up";
+    return PandapushError.own("undelivered", what + why);
+  }
+
+  /** A session is agreed on and messages flow. */
+  get isEstablished(): boolean {
+    return this.#isEstablished;
+  }
+
+  /** Begins to connect, once. */
   start(): void {
     if (this.#state !== "unconnected") return;
-    const url = this.options.urlOf("long-polling");
-    if (!/^https?:/.test(url)) throw new TypeError(`${url} does not begin with http: or https:`);
     this.#setState("connecting");
     this.#tickedAt = Date.now();
     this.#ticker = setInterval(() => this.#tick(), tickMs);
-    this.#unwatch = this.options.platform.watch({
+    this.#unwatch = this.#options.platform.watch({
       awake: () => this.#awake(),
       doubt: () => this.#probe(),
       leave: () => this.#leave(),
@@ -186,9 +172,8 @@ export class Link {
 
   /**
    * Sends a message as soon as there is a session, and again when its reply did not come.
-   * @param settle called once, with the reply or with what stopped it
-   * @returns a function that takes it back: it is not sent, or not again, and settles with its
-   *   reply or not at all
+   * @param settle called once at most
+   * @returns a function that takes it back: it is not sent, or not again
    */
   request(
     message: Message,
@@ -196,120 +181,95 @@ export class Link {
     settle: Settle,
   ): () => void {
     if (this.#state === "disconnected") {
-      settle(undefined, new PandapushError(null, [], "The client is disconnected"));
+      settle(undefined, PandapushError.own("disconnected", "The client is disconnected"));
       return () => {};
     }
     this.start();
-    message.id = this.#nextId();
-    if (this.#clientId !== undefined) message.clientId = this.#clientId;
-    let isTakenBack = false;
-    let request: Request | undefined;
-    this.listeners.outgoing(message, (passed) => {
-      if (passed === null || isTakenBack) return;
-      const scheduler = this.options.makeScheduler(passed, {
+    const state = { settle, isOfSession, isTakenBack: false };
+    this.#prepare(message, settle, (prepared, passed) => {
+      const scheduler = new this.#options.scheduler(passed, {
         timeout: replyTimeoutMs / 1000,
-        interval: (this.options.retryMs ?? 0) / 1000,
+        interval: (this.#options.retryMs ?? 0) / 1000,
         attempts,
-        deadline: deadline === undefined ? undefined : Date.now() + deadline * 1000,
+        deadline: deadline && Date.now() + deadline * 1000,
       });
-      request = {
-        message: passed,
-        settle,
-        scheduler,
-        isOfSession,
-        isTakenBack: false,
-        notBefore: 0,
-        dueAt: 0,
-      };
-      this.#queue.push(request);
+      this.#outbox.add(Object.assign(state, prepared, { scheduler }));
       this.#flushSoon();
     });
     return () => {
-      isTakenBack = true;
-      if (request !== undefined) request.isTakenBack = true;
-      this.#queue = this.#queue.filter((queued) => !queued.isTakenBack);
+      state.isTakenBack = true;
     };
   }
 
   /** Takes leave of the server, and ends. */
   disconnect(done: () => void): void {
-    if (!this.#isEstablished) {
-      this.#end("The client was disconnected");
-      done();
-      return;
-    }
-    this.#isLeaving = true;
     const finish = (): void => {
       clearTimeout(timer);
       this.#end("The client was disconnected");
       done();
     };
     const timer = setTimeout(finish, goodbyeMs);
-    this.request({ channel: "/meta/disconnect" }, { attempts: 1 }, finish);
+    this.#isLeaving = true;
+    if (!this.#isEstablished) finish();
+    else this.request({ channel: "/meta/disconnect" }, { attempts: 1 }, finish);
   }
 
   // Getting a transport
 
   async #attempt(): Promise<void> {
-    clearTimeout(this.#retryTimer);
-    this.#retryTimer = undefined;
     this.#attemptedAt = Date.now();
-    const way: Way = { transport: undefined };
+    const way = new Way();
     this.#way = way;
     try {
-      const transport = await this.#open(way);
-      if (this.#way !== way) {
-        transport.close();
-        return;
-      }
-      way.transport = transport;
+      way.transport = await this.#open(way);
     } catch (error) {
       if (this.#way === way) this.#fail(error as Error);
       return;
     }
+    if (this.#way !== way) return;
     if (this.#clientId === undefined) this.#handshake();
     else this.#connect(0);
   }
 
   async #open(way: Way): Promise<Transport> {
-    const { isDisabled } = this.options;
+    const { isDisabled, platform, urlOf, network } = this.#options;
     const hasPolling = !isDisabled("long-polling") || !isDisabled("eventsource");
     // While the next try is set for later, polling it is.
-    if (this.#mayUseSocket() && this.#upgradeTimer === undefined) {
+    if (this.#socketMaker !== undefined && this.#upgradeTimer === undefined) {
       try {
-        const transport = await this.#openSocket(way);
-        this.#hasSocketWorked = true;
-        this.#socketFailures = 0;
-        this.#upgradeMs = firstUpgradeMs;
-        return transport;
+        return await this.#openSocket(this.#socketMaker, way);
       } catch (error) {
         this.#socketFailures += 1;
         // Where WebSockets worked the server is away, more likely than that they are blocked now.
-        if (!hasPolling || (this.#hasSocketWorked && this.#socketFailures === 1)) throw error;
+        if (!hasPolling || this.#socketFailures === 1) throw error;
       }
     }
-    if (!hasPolling) throw new Error("No transport is left: all are disabled");
-    const { platform, urlOf, network } = this.options;
+    if (!hasPolling) throw new Error("All transports are disabled");
+    const url = urlOf("long-polling");
     const listeners = this.#listenTo(way);
-    return openPolling(platform.post, urlOf("long-polling"), network, this.#limits, listeners);
+    return openPolling(platform.post, url, network, this.#limits, listeners, way.signal);
   }
 
-  #mayUseSocket(): boolean {
-    return this.options.platform.openSocket !== undefined && !this.options.isDisabled("websocket");
+  /** undefined where there are no WebSockets, or none are wanted. */
+  get #socketMaker(): Platform["openSocket"] {
+    const { platform, isDisabled } = this.#options;
+    return isDisabled("websocket") ? undefined : platform.openSocket;
   }
 
-  #openSocket(way: Way): Promise<Transport> {
-    const { platform, urlOf, network } = this.options;
-    if (platform.openSocket === undefined) throw new Error("There are no WebSockets here");
-    const listeners = this.#listenTo(way);
-    return openWebSocket(
-      platform.openSocket,
+  async #openSocket(make: NonNullable<Platform["openSocket"]>, way: Way): Promise<Transport> {
+    const { urlOf, network } = this.#options;
+    const transport = await openWebSocket(
+      make,
       urlOf("websocket"),
       network(),
       openTimeoutMs,
       this.#limits,
-      listeners,
+      this.#listenTo(way),
+      way.signal,
     );
+    this.#socketFailures = 0;
+    this.#upgradeMs = firstUpgradeMs;
+    return transport;
   }
 
   #listenTo(way: Way): TransportListeners {
@@ -317,78 +277,57 @@ export class Link {
       received: (messages) => {
         if (this.#way === way) this.#receive(messages);
       },
-      refused: (messages, error) => {
-        if (this.#way === way) this.#refuse(messages, error);
+      refused: (parcels, error) => {
+        if (this.#way === way) this.#refuse(parcels, error);
       },
       lost: (error) => {
         if (this.#way === way) this.#fail(error);
-        else if (this.#better === way) this.#better = undefined;
+        else if (this.#better === way) this.#dropBetter();
       },
     };
   }
 
   /** Without a transport for some reason: what was under way waits, and a new attempt follows. */
-  #fail(error: Error, minDelayMs = 0): void {
-    this.#lastFailure = error.message;
-    const transport = this.#way?.transport;
-    transport?.close();
-    this.#way = undefined;
-    this.#dropBetter();
-    this.#probeDueAt = 0;
-    clearTimeout(this.#connectTimer);
-    clearTimeout(this.#retryTimer);
+  #fail(error: Error): void {
+    const hasStream = this.#way?.transport?.type === "eventsource";
+    // The server ends the stream of who leaves; its goodbye may still be under way.
+    if (hasStream && this.#isLeaving) return;
+    this.#lastError = error;
     // A server that shuts down asks its clients to come back at different moments.
-    const advisedMs = transport?.type === "eventsource" ? 0 : this.#advice.interval;
-    this.#retryAfter(Math.max(minDelayMs, advisedMs, this.#reconnect.nextDelayMs()));
+    const advisedMs = hasStream ? 0 : this.#advice.interval;
+    this.#closeWays();
+    this.#probeDueAt = 0;
+    this.#retryAfter(Math.max(advisedMs, this.#reconnect.nextDelayMs()));
 
     const wasEstablished = this.#isEstablished;
     this.#isEstablished = false;
-    const underWay = [...this.#sent.values()].filter(
-      ({ scheduler, isTakenBack }) => scheduler !== undefined && !isTakenBack,
-    );
-    this.#sent.clear();
-    // What was queued before a session could be had has been tried in vain as well.
-    if (!wasEstablished) for (const { scheduler } of this.#queue) scheduler?.send();
-    const failed = wasEstablished ? underWay : [...underWay, ...this.#queue];
-    for (const request of failed) {
-      request.scheduler?.fail();
-      request.notBefore = Date.now() + (request.scheduler?.getInterval() ?? 0) * 1000;
-    }
-    this.#queue = [...underWay, ...this.#queue];
+    this.#outbox.connectionLost(!wasEstablished);
     if (wasEstablished) {
       this.#mayHaveMissed = true;
       this.#setState("connecting");
     }
     this.#goDown();
-    this.#dropUndeliverable(error.message);
+    this.#dropUsedUp();
+    this.#listeners.emit("failed", error);
   }
 
   /** Earlier than that when there is a reason to hope. */
   #retryAfter(delayMs: number): void {
-    clearTimeout(this.#retryTimer);
     const soonMs = Math.max(0, this.#attemptedAt + hurriedMs - Date.now());
     const waitMs = this.#isHurried ? Math.min(delayMs, soonMs) : delayMs;
     this.#isHurried = false;
-    this.#retryTimer = setTimeout(() => void this.#attempt(), waitMs);
+    this.#wait(() => void this.#attempt(), waitMs);
   }
 
-  #dropUndeliverable(reason: string): void {
-    const isKept = (request: Request): boolean => request.scheduler?.isDeliverable() === true;
-    const dropped = this.#queue.filter((request) => !isKept(request));
-    if (dropped.length === 0) return;
-    this.#queue = this.#queue.filter(isKept);
-    for (const request of dropped) this.#giveUp(request, reason);
-  }
-
-  #giveUp({ scheduler, settle }: Request, reason: string): void {
-    scheduler?.abort();
-    settle(undefined, new PandapushError(null, [], `The message was not delivered: ${reason}`));
+  #wait(call: () => void, ms: number): void {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(call, ms);
   }
 
   // The session
 
   #handshake(): void {
-    const { isDisabled } = this.options;
+    const { isDisabled } = this.#options;
     const all: ConnectionType[] = ["websocket", "eventsource", "long-polling"];
     const message: Message = {
       channel: "/meta/handshake",
@@ -398,17 +337,18 @@ export class Link {
       ext: { pandapush: { count: true } },
     };
     this.#exchange(message, replyTimeoutMs, (reply) => {
-      this.#heed(reply);
       if (reply.successful && typeof reply.clientId === "string") {
         this.#clientId = reply.clientId;
-        this.#received = 0;
+        this.#arrivals.newSession();
+        this.#mayHaveMissed = false;
         this.#openStream(reply);
         return;
       }
       const error = PandapushError.from(reply);
-      this.listeners.handshakeRefused(error);
-      if (reply.advice?.reconnect === "none") this.#end(error.message);
-      else this.#fail(error, reply.advice?.interval);
+      this.#listeners.emit("refused", error);
+      const why = `The server advised not to come back: ${error.message}`;
+      if (reply.advice?.reconnect === "none") this.#end(why);
+      else this.#fail(error);
     });
   }
 
@@ -416,7 +356,7 @@ export class Link {
   #openStream({ supportedConnectionTypes = [] }: Message): void {
     const way = this.#way;
     const requests = way?.transport;
-    const { platform, urlOf, isDisabled } = this.options;
+    const { platform, urlOf, isDisabled } = this.#options;
     const isWanted =
       requests?.type === "long-polling" &&
       !isDisabled("eventsource") &&
@@ -431,12 +371,7 @@ export class Link {
       if (this.#way === way) this.#establish(true);
     };
     const listeners = this.#listenTo(way);
-    const lost = (error: Error): void => {
-      // The server ends the stream of who leaves; its goodbye may still be under way.
-      if (!this.#isLeaving) listeners.lost(error);
-    };
-    openEventSource(stream, requests, openTimeoutMs, { ...listeners, lost }).then((transport) => {
-      if (this.#way !== way) return transport.close();
+    openEventSource(stream, requests, openTimeoutMs, listeners, way.signal).then((transport) => {
       way.transport = transport;
       go();
     }, go);
@@ -445,15 +380,11 @@ export class Link {
   #establish(isNew: boolean): void {
     this.#isEstablished = true;
     this.#reconnect.connected();
+    if (isNew) this.#outbox.begin(() => this.#listeners.ready(true));
+    else this.#listeners.ready(false);
     this.#setState("connected");
-    if (!this.#isUp) this.listeners.up();
+    if (!this.#isUp) this.#listeners.emit("transport:up");
     this.#isUp = true;
-    const waiting = this.#queue.filter(({ isOfSession }) => !isNew || !isOfSession);
-    this.#queue = [];
-    this.listeners.ready(!isNew ? "resumed" : this.#hadSession ? "after-another" : "new");
-    this.#queue.push(...waiting);
-    this.#hadSession = true;
-    this.#mayHaveMissed = false;
     this.#flush();
     if (isNew) this.#connect();
     this.#planUpgrade();
@@ -462,36 +393,37 @@ export class Link {
   /** @param timeoutMs 0: to be answered at once, which says whether the session lives */
   #connect(timeoutMs?: number): void {
     const type = this.#way?.transport?.type;
-    if (type === undefined || this.#clientId === undefined) return;
-    const message: Message = {
-      channel: "/meta/connect",
-      clientId: this.#clientId,
-      connectionType: type,
-    };
+    const clientId = this.#clientId;
+    if (type === undefined || clientId === undefined) return;
+    const message: Message = { channel: "/meta/connect", connectionType: type };
     if (timeoutMs !== undefined) message.advice = { timeout: timeoutMs };
     const heldMs = timeoutMs ?? this.#advice.timeout;
+    const sentAt = Date.now();
     this.#exchange(message, heldMs + connectGraceMs, (reply) => {
-      if (message.clientId !== this.#clientId) return;
-      this.#heed(reply);
-      if (!reply.successful) {
-        this.#loseSession(reply.advice?.reconnect, reply.advice?.interval);
+      if (clientId !== this.#clientId) return;
+      const { advice, successful } = reply;
+      if (!successful || advice?.reconnect === "handshake" || advice?.reconnect === "none") {
+        this.#loseSession(advice);
         return;
       }
-      this.#compareCount(reply, type);
       if (!this.#isEstablished) this.#establish(false);
-      this.#connectTimer = setTimeout(() => this.#connectAgain(), this.#advice.interval);
+      this.#compareCount(reply, type);
+      const isIdle = this.#isAlone && timeoutMs === undefined;
+      const earliest = isIdle ? sentAt + Math.min(idleMs, heldMs || idleMs) : 0;
+      const delayMs = Math.max(this.#advice.interval, earliest - Date.now());
+      this.#wait(() => this.#connectAgain(), delayMs);
     });
   }
 
   #connectAgain(): void {
     const better = this.#better;
     // It is still being opened; or replies to what is under way would come to nobody.
-    if (better?.transport === undefined || this.#sent.size > 0) {
+    if (better?.transport === undefined || this.#outbox.isWaiting) {
       this.#connect();
       return;
     }
     this.#better = undefined;
-    this.#way?.transport?.close();
+    this.#way?.abort();
     this.#way = better;
     this.#connect(0);
   }
@@ -499,18 +431,17 @@ export class Link {
   /** The server counts the events that it sent to this session: a smaller number came here. */
   #compareCount({ ext }: Message, type: ConnectionType): void {
     const sent = (ext?.pandapush as { sent?: unknown } | undefined)?.sent;
-    if (typeof sent !== "number") {
-      // Nobody knows what became of the events that were on their way.
-      if (this.#mayHaveMissed) this.listeners.gap();
-    } else if (type !== "eventsource" && sent > this.#received) {
-      this.#received = sent;
-      this.listeners.gap();
-    }
+    const isMissing =
+      typeof sent === "number"
+        ? type !== "eventsource" && this.#arrivals.isBehind(sent)
+        : // Nobody knows what became of the events that were on their way.
+          this.#mayHaveMissed;
+    if (isMissing) this.#listeners.gap();
     this.#mayHaveMissed = false;
   }
 
   /** The server does not know the session any more. */
-  #loseSession(reconnect: string | undefined, intervalMs = 0): void {
+  #loseSession({ reconnect, interval = 0 }: Advice = {}): void {
     this.#clientId = undefined;
     if (reconnect === "none") {
       this.#end("The server advised not to come back");
@@ -518,76 +449,67 @@ export class Link {
     }
     this.#isEstablished = false;
     this.#setState("connecting");
-    clearTimeout(this.#connectTimer);
     // Once is what happens to clients that were away. Sessions that are lost as they are made are
     // made more and more slowly.
     const isAgain = Date.now() - this.#sessionLostAt < unstableMs;
     this.#sessionLostAt = Date.now();
-    const delayMs = isAgain ? Math.max(intervalMs, this.#reconnect.nextDelayMs()) : intervalMs;
-    this.#connectTimer = setTimeout(() => this.#handshake(), delayMs);
-  }
-
-  #heed({ advice }: Message): void {
-    if (typeof advice?.interval === "number") this.#advice.interval = advice.interval;
-    if (typeof advice?.timeout === "number") this.#advice.timeout = advice.timeout;
+    const delayMs = isAgain ? Math.max(interval, this.#reconnect.nextDelayMs()) : interval;
+    this.#wait(() => this.#handshake(), delayMs);
   }
 
   // Messages
 
-  /** Sends a handshake or connect over the transport at hand. */
+  /** Sends a handshake or connect over the transport at hand, which without a reply is of no use. */
   #exchange(message: Message, timeoutMs: number, answered: (reply: Message) => void): void {
-    message.id = this.#nextId();
     const way = this.#way;
-    this.listeners.outgoing(message, (passed) => {
-      if (passed === null || this.#way !== way || way?.transport === undefined) return;
-      this.#sent.set(String(passed.id), {
-        message: passed,
-        settle: (reply) => {
-          if (reply !== undefined) answered(reply);
-        },
-        scheduler: undefined,
-        isOfSession: true,
-        isTakenBack: false,
-        notBefore: 0,
-        dueAt: Date.now() + timeoutMs,
-      });
-      way.transport.send([passed]);
+    const settle: Settle = (reply, error) => {
+      if (this.#way !== way) return;
+      if (reply !== undefined) answered(reply);
+      else this.#fail(error ?? new Error(`An extension dropped ${message.channel}`));
+    };
+    this.#prepare(message, settle, (prepared) => {
+      if (this.#way !== way) return;
+      const request = { ...prepared, settle, dueAt: Date.now() + timeoutMs };
+      way?.transport?.send([this.#outbox.send(request, this.#clientId)]);
+    });
+  }
+
+  /** Takes a message through the extensions, and writes it down as it is now. */
+  #prepare(
+    message: Message,
+    settle: Settle,
+    ready: (prepared: Pick<Request, "id" | "channel" | "json">, passed: Message) => void,
+  ): void {
+    message.id = this.#nextId();
+    if (this.#clientId !== undefined) message.clientId = this.#clientId;
+    this.#listeners.pipe("outgoing", message, (passed, error) => {
+      if (passed === null) return settle(undefined, error);
+      let json: string;
+      try {
+        json = JSON.stringify({ ...passed, clientId: undefined });
+      } catch (unwritable) {
+        return settle(undefined, unwritable as Error);
+      }
+      ready({ id: String(passed.id), channel: passed.channel, json }, passed);
     });
   }
 
   #flushSoon(): void {
-    if (this.#isFlushing) return;
-    this.#isFlushing = true;
     // What is asked for in one turn travels together.
-    queueMicrotask(() => {
-      this.#isFlushing = false;
-      this.#flush();
-    });
+    queueMicrotask(() => this.#flush());
   }
 
   #flush(): void {
     const transport = this.#way?.transport;
     if (!this.#isEstablished || transport === undefined) return;
-    this.#dropUndeliverable(`${usedUp}. ${this.#lastFailure}`.trim());
-    const now = Date.now();
-    // In order: who must wait lets those behind wait too.
-    const end = this.#queue.findIndex(({ notBefore }) => notBefore > now);
-    const ready = this.#queue.splice(0, end === -1 ? this.#queue.length : end);
-    const messages: Message[] = [];
-    for (const request of ready) {
-      const { message, scheduler } = request;
-      if (scheduler === undefined) continue;
-      if (this.#clientId !== undefined) message.clientId = this.#clientId;
-      scheduler.send();
-      request.dueAt = now + scheduler.getTimeout() * 1000;
-      this.#sent.set(String(message.id), request);
-      messages.push(message);
-    }
-    if (messages.length > 0) transport.send(messages);
+    this.#dropUsedUp();
+    const parcels = this.#outbox.take(this.#clientId);
+    if (parcels.length > 0) transport.send(parcels);
   }
 
   #receive(messages: readonly Message[]): void {
     this.#probeDueAt = 0;
+    this.#isAlone = messages.length === 1;
     for (const message of messages) {
       if (message.channel === undefined && message.successful === false) {
         // A whole batch was refused, without a word on which: it is sent again one by one.
@@ -595,69 +517,51 @@ export class Link {
         this.#fail(PandapushError.from(message));
         return;
       }
-      const id = String(message.id);
-      const request = message.successful === undefined ? undefined : this.#sent.get(id);
-      if (request !== undefined) this.#sent.delete(id);
-      else if (!this.#isNews(message)) continue;
-      this.listeners.incoming(message, (passed) => {
-        if (passed === null) return;
-        if (request === undefined) this.listeners.event(passed);
-        else this.#answer(request, passed);
+      const isReply = message.successful !== undefined;
+      const request = isReply ? this.#outbox.answered(message.id) : undefined;
+      if (request === undefined && !this.#arrivals.isNews(message)) continue;
+      this.#listeners.pipe("incoming", message, (passed, error) => {
+        if (request !== undefined) this.#answer(request, passed, error);
+        else if (passed !== null) this.#listeners.event(passed);
       });
     }
   }
 
-  /**
-   * Counts what the server sent by itself, and says whether it came for the first time. A server
-   * that cannot know whether something arrived sends it again; Pandapush's publications have ids
-   * with a `-`, other servers' ids are their publishers' own and repeat.
-   */
-  #isNews({ id, successful }: Message): boolean {
-    // A reply that nobody waits for any more.
-    if (id !== undefined && successful !== undefined) return true;
-    if (typeof id === "string" && id.includes("-")) {
-      if (this.#seen.has(id)) return false;
-      this.#seen.add(id);
-      if (this.#seen.size > maxSeen) {
-        for (const oldest of this.#seen) {
-          this.#seen.delete(oldest);
-          break;
-        }
-      }
+  #answer(request: Request, reply: Message | null, failure: Error | undefined): void {
+    const { scheduler, settle, clientId } = request;
+    if (reply === null) {
+      settle(undefined, failure);
+      return;
     }
-    this.#received += 1;
-    return true;
-  }
-
-  #answer(request: Request, reply: Message): void {
-    const { scheduler, settle } = request;
-    if (scheduler !== undefined && reply.error?.startsWith("401:")) {
+    const { advice, error = "" } = reply;
+    this.#advice = { ...this.#advice, ...advice };
+    // `401::Log in first` is an application's own refusal. Faye's server names the client that it
+    // does not know, CometD's advises a handshake.
+    const isUnknown =
+      error.startsWith(`401:${clientId}:`) ||
+      (/^40[12]:/.test(error) && advice?.reconnect === "handshake");
+    if (isUnknown && scheduler !== undefined && !this.#isLeaving) {
       // The session ended between two connects: it is begun anew and the message sent again.
-      const isNews = this.#isEstablished && request.message.clientId === this.#clientId;
-      const sequence = sequenceOf(request);
-      const next = this.#queue.findIndex((other) => sequenceOf(other) > sequence);
-      this.#queue.splice(next === -1 ? this.#queue.length : next, 0, request);
-      if (isNews) this.#loseSession("handshake");
+      const isNews = this.#isEstablished && clientId === this.#clientId;
+      this.#outbox.add(request);
+      if (isNews) this.#loseSession();
       else this.#flushSoon();
       return;
     }
     scheduler?.succeed();
-    if (scheduler === undefined || reply.successful) settle(reply, undefined);
-    else settle(reply, PandapushError.from(reply));
+    settle(reply, reply.successful ? undefined : PandapushError.from(reply));
   }
 
-  #refuse(messages: readonly Message[], error: PandapushError): void {
-    for (const message of messages) {
-      const request = this.#sent.get(String(message.id));
-      if (request === undefined) continue;
-      if (request.scheduler === undefined) {
-        this.#fail(error);
-        return;
-      }
-      this.#sent.delete(String(message.id));
-      request.scheduler.abort();
-      request.settle(undefined, error);
+  #refuse(parcels: readonly Parcel[], error: PandapushError): void {
+    for (const { id } of parcels) {
+      const request = this.#outbox.answered(id);
+      request?.scheduler?.abort();
+      request?.settle(undefined, error);
     }
+  }
+
+  #dropUsedUp(): void {
+    this.#outbox.dropUndeliverable(() => this.usedUp);
   }
 
   #nextId(): string {
@@ -675,9 +579,8 @@ export class Link {
       this.#awake();
       return;
     }
-    this.#dropUndeliverable(`${usedUp}. ${this.#lastFailure}`.trim());
-    const isOverdue = [...this.#sent.values()].some(({ dueAt }) => dueAt < now);
-    if (isOverdue || (this.#probeDueAt > 0 && this.#probeDueAt < now)) {
+    this.#dropUsedUp();
+    if (this.#outbox.isOverdue(now) || (this.#probeDueAt > 0 && this.#probeDueAt < now)) {
       this.#fail(new Error("The server did not answer in time"));
     } else {
       this.#flush();
@@ -689,7 +592,7 @@ export class Link {
     this.#probe();
     if (this.#isEstablished) return;
     this.#isHurried = true;
-    if (this.#retryTimer !== undefined) this.#retryAfter(Number.POSITIVE_INFINITY);
+    if (this.#way === undefined) this.#retryAfter(Number.POSITIVE_INFINITY);
   }
 
   #probe(): void {
@@ -699,79 +602,83 @@ export class Link {
   }
 
   #leave(): void {
-    if (this.#clientId === undefined || this.options.isDisabled("autodisconnect")) return;
-    const message: Message = {
-      channel: "/meta/disconnect",
-      clientId: this.#clientId,
-      id: this.#nextId(),
-    };
-    this.#way?.transport?.leave(message);
+    const clientId = this.#clientId;
+    if (clientId === undefined || this.#options.isDisabled("autodisconnect")) return;
+    const channel = "/meta/disconnect";
+    const parcel: Parcel = { id: "", channel, text: JSON.stringify({ channel, clientId }) };
+    const transport = this.#way?.transport;
+    if (transport?.type === "websocket") {
+      transport.send([parcel]);
+      return;
+    }
+    // Browsers may have closed what was open.
+    const { platform, urlOf, network } = this.#options;
+    const options = { ...network(), signal: null };
+    platform.post(urlOf("long-polling"), `[${parcel.text}]`, options).catch(() => {
+      // Nobody is left to tell.
+    });
   }
 
+  /** Where WebSockets did not work they are tried again, less and less often. */
   #planUpgrade(): void {
-    const isPolling = this.#way?.transport?.type === "long-polling";
-    if (!isPolling || !this.#mayUseSocket() || this.#upgradeTimer !== undefined) return;
-    this.#upgradeTimer = setTimeout(() => void this.#upgrade(), this.#upgradeMs);
+    const isPolling = (): boolean => this.#way?.transport?.type === "long-polling";
+    const make = this.#socketMaker;
+    if (!isPolling() || make === undefined || this.#upgradeTimer !== undefined) return;
+    this.#upgradeTimer = setTimeout(() => {
+      this.#upgradeTimer = undefined;
+      if (!isPolling()) return;
+      const way = new Way();
+      this.#better = way;
+      this.#openSocket(make, way).then(
+        (transport) => {
+          way.transport = transport;
+        },
+        () => {
+          // Blocked as before: polling goes on.
+          this.#better = undefined;
+          this.#planUpgrade();
+        },
+      );
+    }, this.#upgradeMs);
     this.#upgradeMs = Math.min(2 * this.#upgradeMs, lastUpgradeMs);
   }
 
-  async #upgrade(): Promise<void> {
-    this.#upgradeTimer = undefined;
-    if (this.#way?.transport?.type !== "long-polling") return;
-    const way: Way = { transport: undefined };
-    this.#better = way;
-    try {
-      const transport = await this.#openSocket(way);
-      if (this.#better !== way) return transport.close();
-      way.transport = transport;
-      this.#hasSocketWorked = true;
-      this.#socketFailures = 0;
-    } catch {
-      // Blocked as before: polling goes on.
-      if (this.#better === way) this.#better = undefined;
-      this.#planUpgrade();
-    }
+  #closeWays(): void {
+    this.#way?.abort();
+    this.#way = undefined;
+    this.#dropBetter();
   }
 
   #dropBetter(): void {
-    this.#better?.transport?.close();
+    this.#better?.abort();
     this.#better = undefined;
   }
 
   #goDown(): void {
-    if (this.#isUp) this.listeners.down();
+    if (this.#isUp) this.#listeners.emit("transport:down");
     this.#isUp = false;
   }
 
   #setState(state: ClientState): void {
     if (this.#state === state) return;
     this.#state = state;
-    this.listeners.state(state);
+    this.#listeners.emit("state", state);
   }
 
   #end(reason: string): void {
     if (this.#state === "disconnected") return;
     this.#isEstablished = false;
     this.#clientId = undefined;
-    this.#way?.transport?.close();
-    this.#way = undefined;
-    this.#dropBetter();
-    for (const timer of [this.#retryTimer, this.#connectTimer, this.#upgradeTimer, this.#ticker]) {
-      clearTimeout(timer);
-    }
+    this.#closeWays();
+    for (const timer of [this.#timer, this.#upgradeTimer, this.#ticker]) clearTimeout(timer);
     this.#unwatch?.();
-    const rest = [...this.#sent.values(), ...this.#queue];
-    this.#sent.clear();
-    this.#queue = [];
     this.#setState("disconnected");
-    this.listeners.ended(reason);
+    const error = PandapushError.own("disconnected", reason);
+    this.#outbox.end(error);
+    this.#listeners.ended(error);
     this.#goDown();
-    for (const request of rest) this.#giveUp(request, reason);
   }
 }
 
+type Advice = NonNullable<Message["advice"]>;
 type Timer = ReturnType<typeof setTimeout>;
-
-function sequenceOf({ message }: Request): number {
-  return Number.parseInt(String(message.id), 36);
-}

@@ -1,11 +1,15 @@
 /** What a browser and Node do differently. */
+import type { ProxyOptions } from "./client.js";
 
 /** The part of a WebSocket that is used. */
 export interface Socket {
   onopen: (() => void) | null;
   onmessage: ((event: { data: unknown }) => void) | null;
   onclose: ((event: { code: number; reason: string }) => void) | null;
-  onerror: ((event: unknown) => void) | null;
+  /** Only Node says what it was. */
+  onerror: ((event: { message?: string }) => void) | null;
+  /** 1: open. */
+  readonly readyState: number;
   send(text: string): void;
   close(): void;
 }
@@ -18,36 +22,31 @@ export interface Stream {
   close(): void;
 }
 
+/** As in `ClientOptions`. Browsers heed the headers only. */
 export interface NetworkOptions {
   readonly headers: Readonly<Record<string, string>>;
-  /** Node only. */
-  readonly proxy: ProxyOptions;
-  /** Node only: options of `tls.connect`, such as `ca`. */
-  readonly tls: object;
-  /** Node only: offers compression of frames. */
-  readonly compress: boolean;
-}
-
-export interface ProxyOptions {
-  /** Such as `http://proxy.example:3128`; unset: the variables `http_proxy` and `https_proxy`. */
-  readonly origin?: string | undefined;
-  readonly headers?: Readonly<Record<string, string>> | undefined;
-  readonly tls?: object | undefined;
+  readonly proxy: string | ProxyOptions | undefined;
+  readonly tls: object | undefined;
+  readonly ca: string | undefined;
+  readonly websocketExtensions: unknown;
 }
 
 export interface PostOptions extends NetworkOptions {
-  readonly signal: AbortSignal;
-  /** The page is being left: the request must outlive it. */
-  readonly isLast: boolean;
+  /** null: the page is being left, and the request must outlive it. */
+  readonly signal: AbortSignal | null;
 }
 
 export interface Platform {
   /** Where relative URLs begin; undefined where there is no page. */
   readonly base: string | undefined;
   /** undefined where there are no WebSockets. */
-  readonly openSocket: ((url: string, options: NetworkOptions) => Socket) | undefined;
+  readonly openSocket:
+    | ((url: string, options: NetworkOptions) => Socket | Promise<Socket>)
+    | undefined;
   /** undefined where there is no EventSource, or the URL is not of the page's own origin. */
   readonly openStream: ((url: string) => Stream | undefined) | undefined;
+  /** An application's signal may be listened to many times. */
+  readonly shareSignal?: (signal: object | undefined) => void;
   /** Rejects when there is no answer. */
   post(url: string, body: string, options: PostOptions): Promise<{ status: number; text: string }>;
   /**

@@ -28,12 +28,14 @@ interface PresenceMessage<T> {
  * Who is present on a channel, this client included. Awaiting it waits for the server's first
  * answer, as with a subscription.
  */
-export class PresenceRoom<T = PresenceMember> implements PromiseLike<undefined> {
+export class PresenceRoom<T = PresenceMember>
+  extends Emitter<PresenceEvents<T>>
+  implements PromiseLike<undefined>
+{
   /** By presence id. */
   readonly members: ReadonlyMap<string, T>;
   readonly subscription: Subscription<unknown>;
   readonly #members = new Map<string, T>();
-  readonly #events = new Emitter<PresenceEvents<T>>();
   #isSynced = false;
 
   /** @internal */
@@ -43,28 +45,13 @@ export class PresenceRoom<T = PresenceMember> implements PromiseLike<undefined> 
       onSnapshot: (presence: unknown) => void,
     ) => Subscription<unknown>,
   ) {
+    super();
     this.members = this.#members;
     this.subscription = subscribe(
       (data) => this.#change(data as PresenceMessage<T>),
       (snapshot) => this.#sync(snapshot as PresenceMessage<T>),
     );
-    this.subscription.on("refused", (error) => this.#events.emit("refused", error));
-  }
-
-  on<K extends keyof PresenceEvents<T>>(
-    event: K,
-    listener: (...args: PresenceEvents<T>[K]) => void,
-  ): this {
-    this.#events.on(event, listener);
-    return this;
-  }
-
-  off<K extends keyof PresenceEvents<T>>(
-    event: K,
-    listener?: (...args: PresenceEvents<T>[K]) => void,
-  ): this {
-    this.#events.off(event, listener);
-    return this;
+    this.subscription.on("refused", (error) => this.emit("refused", error));
   }
 
   /** Leaves. */
@@ -86,31 +73,35 @@ export class PresenceRoom<T = PresenceMember> implements PromiseLike<undefined> 
     return this.subscription.catch(rejected);
   }
 
+  finally(done?: (() => void) | null): Promise<undefined> {
+    return this.subscription.finally(done);
+  }
+
   #change(data: PresenceMessage<T> | null): void {
     for (const [id, member] of Object.entries(data?.subscribe ?? {})) this.#join(id, member);
     for (const id of Object.keys(data?.unsubscribe ?? {})) this.#leave(id);
   }
 
-  #sync({ subscribe = {} }: PresenceMessage<T>): void {
+  #sync({ subscribe }: PresenceMessage<T>): void {
     const isFirst = !this.#isSynced;
     this.#isSynced = true;
-    const present = new Map(Object.entries(subscribe));
+    const present = new Map(Object.entries(subscribe ?? {}));
     for (const id of [...this.#members.keys()]) if (!present.has(id)) this.#leave(id);
     for (const [id, member] of present) {
       if (isFirst) this.#members.set(id, member);
       else this.#join(id, member);
     }
-    this.#events.emit("sync", this.members);
+    this.emit("sync", this.members);
   }
 
   #join(id: string, member: T): void {
     const isNew = !this.#members.has(id);
     this.#members.set(id, member);
-    if (isNew) this.#events.emit("join", id, member);
+    if (isNew) this.emit("join", id, member);
   }
 
   #leave(id: string): void {
     const member = this.#members.get(id);
-    if (this.#members.delete(id)) this.#events.emit("leave", id, member as T);
+    if (this.#members.delete(id)) this.emit("leave", id, member as T);
   }
 }

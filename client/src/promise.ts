@@ -1,19 +1,25 @@
+import { Emitter, type EventMap } from "./emitter.js";
+import { msOf } from "./time.js";
+
 /**
  * A promise that can be watched in the ways of Faye as well, and whose failure stays silent when
- * nobody listens to it.
+ * nobody listens to it. What those who listen throw does not.
  */
-export class Deferred implements PromiseLike<undefined> {
+export class Deferred<Events extends EventMap<Events> = object>
+  extends Emitter<Events>
+  implements PromiseLike<undefined>
+{
   readonly #promise: Promise<undefined>;
   #resolve: () => void = () => {};
   #reject: (error: Error) => void = () => {};
 
   constructor() {
-    this.#promise = silent(
-      new Promise((resolve, reject) => {
-        this.#resolve = () => resolve(undefined);
-        this.#reject = reject;
-      }),
-    );
+    super();
+    this.#promise = new Promise((resolve, reject) => {
+      this.#resolve = () => resolve(undefined);
+      this.#reject = reject;
+    });
+    this.#silence(this.#promise);
   }
 
   // biome-ignore lint/suspicious/noThenProperty: it is a promise to its users
@@ -21,7 +27,9 @@ export class Deferred implements PromiseLike<undefined> {
     fulfilled?: ((value: undefined) => A | PromiseLike<A>) | null,
     rejected?: ((error: Error) => B | PromiseLike<B>) | null,
   ): Promise<A | B> {
-    return silent(this.#promise.then(fulfilled, rejected));
+    const next = this.#promise.then(fulfilled, rejected);
+    if (!rejected) this.#silence(next);
+    return next;
   }
 
   catch<B = never>(
@@ -31,7 +39,12 @@ export class Deferred implements PromiseLike<undefined> {
   }
 
   finally(done?: (() => void) | null): Promise<undefined> {
-    return silent(this.#promise.finally(done));
+    const next = this.#promise.finally(() => {
+      const result = done?.();
+      this.#silence(next);
+      return result;
+    });
+    return next;
   }
 
   /** As in Faye: `then` with one function. */
@@ -46,7 +59,7 @@ export class Deferred implements PromiseLike<undefined> {
 
   /** As in Faye: fails with `reason` when nothing has come after so many seconds. */
   timeout(seconds: number, reason: Error): void {
-    const timer = setTimeout(() => this.#reject(reason), seconds * 1000);
+    const timer = setTimeout(() => this.#reject(reason), msOf(seconds));
     const stop = (): void => clearTimeout(timer);
     this.then(stop, stop);
   }
@@ -60,9 +73,9 @@ export class Deferred implements PromiseLike<undefined> {
   fail(error: Error): void {
     this.#reject(error);
   }
-}
 
-function silent<T>(promise: Promise<T>): Promise<T> {
-  promise.catch(() => {});
-  return promise;
+  /** `next` fails as this does, when it does: nobody has to hear of that. */
+  #silence(next: Promise<unknown>): void {
+    this.#promise.catch(() => next.catch(() => {}));
+  }
 }

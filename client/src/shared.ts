@@ -1,18 +1,18 @@
 export type {
-  ClientEvents,
   ClientOptions,
   Extension,
   FayeExtension,
   MessagesOptions,
   Pass,
+  ProxyOptions,
   PublishOptions,
   ReceivedMessage,
+  Signal,
 } from "./client.js";
 export { Publication } from "./client.js";
-export { PandapushError } from "./error.js";
-export type { ClientState } from "./link.js";
+export { type ErrorReason, PandapushError } from "./error.js";
+export type { ClientEvents, ClientState } from "./events.js";
 export type { ConnectionType, Message } from "./message.js";
-export type { ProxyOptions } from "./platform.js";
 export { type PresenceEvents, type PresenceMember, PresenceRoom } from "./presence.js";
 export { Scheduler, type SchedulerOptions } from "./scheduler.js";
 export {

@@ -1,7 +1,7 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { fileURLToPath } from "node:url";
-import { Client, type ClientOptions, type Message } from "pandapush-client";
+import { Client, type ClientOptions, type ErrorReason, type Message } from "pandapush-client";
 import { vi } from "vitest";
 import { signToken } from "../../e2e/deployment.js";
 import { Inbox, promptMs } from "../../e2e/waiting.js";
@@ -88,6 +88,7 @@ interface Refusal {
   readonly code: number | null;
   readonly params: readonly string[];
   readonly detail?: string;
+  readonly reason: ErrorReason;
 }
 
 export interface Run {

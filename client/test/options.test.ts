@@ -13,9 +13,20 @@ import {
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from "vitest";
 import { freshChannel, publish } from "../../e2e/deployment.js";
 import { Inbox } from "../../e2e/waiting.js";
-import { closeClients, failure, newClient, tap, tokenFor, transports } from "./clients.js";
+import {
+  closeClients,
+  comeBackSoon,
+  failure,
+  newClient,
+  runNode,
+  tap,
+  tokenFor,
+  transports,
+} from "./clients.js";
 import { freePort, type Server, startServer } from "./server.js";
 import { Wire } from "./wire.js";
+
+const queueMicrotaskHere = queueMicrotask;
 
 let server: Server;
 const wires: Wire[] = [];
@@ -42,6 +53,41 @@ test("the version is that of the package", () => {
 test("unknown options throw", () => {
   const options = { timeout: 10, retrys: 1 } as ClientOptions;
   expect(() => new Client(server.push, options)).toThrow("Unrecognized option: retrys");
+});
+
+test.each(["push", "/push", "ws://127.0.0.1/push", "push.example.com/push", "", undefined])(
+  "%j is no URL outside of a page, and throws at once",
+  (url) => {
+    expect(() => new Client(url as string)).toThrow(TypeError);
+    expect(() => new Client(url as string)).toThrow(
+      `${url ?? "/bayeux"} is no URL of a server; one is https://push.example.com/push`,
+    );
+  },
+);
+
+test("what is no channel, or no listener, throws and says what is one", () => {
+  const client = newClient(server.push) as unknown as Record<
+    string,
+    (...args: unknown[]) => unknown
+  >;
+  for (const call of ["subscribe", "subscribeTo", "messages", "presence", "publish", "publishTo"]) {
+    for (const channel of [undefined, null, 7, {}]) {
+      expect(() => client[call]?.(channel)).toThrow(TypeError);
+      expect(() => client[call]?.(channel)).toThrow(
+        `${channel} is no channel; one is "/APP_ID/public/news"`,
+      );
+    }
+  }
+  expect(() => client.subscribe?.(["/a/public/x", undefined])).toThrow("undefined is no channel");
+  expect(() => client.subscribe?.("/a/private/x", "token", () => {})).toThrow(
+    "The listener is no function; a token goes with subscribeTo",
+  );
+});
+
+test("what no header can be throws", () => {
+  const client = newClient(server.push);
+  expect(() => client.setHeader("X-Name", "two\nlines")).toThrow(TypeError);
+  expect(() => client.setHeader("no name", "x")).toThrow(TypeError);
 });
 
 test("all options of Faye's client are taken", async () => {
@@ -222,6 +268,124 @@ describe("an extension", () => {
     await client.publishTo(channel, token, "not in");
     await client.publishTo(channel, token, "through");
     expect(await heard.next()).toBe("through");
+  });
+
+  test("that calls back twice has called once", async () => {
+    const channel = freshChannel(server, "public");
+    const client = newClient(server.push, "long-polling");
+    client.addExtension({
+      incoming(message, pass) {
+        pass(message);
+        pass(message);
+      },
+      outgoing(message, pass) {
+        pass(message);
+        pass(message);
+      },
+    });
+    const taps = tap(client);
+    const heard = new Inbox<unknown>("message");
+    await client.subscribe(channel, (data) => heard.push(data));
+    const token = tokenFor(server, channel);
+    for (const data of [1, 2, "end"]) await client.publishTo(channel, token, data);
+    expect(await heard.upTo((data) => data === "end")).toEqual([1, 2, "end"]);
+    await client.disconnect();
+    const connectsIn = async (messages: Inbox<Message>): Promise<number> => {
+      const all = await messages.upTo((message) => message.channel === "/meta/disconnect");
+      return all.filter((message) => message.channel === "/meta/connect").length;
+    };
+    const [sent, answered] = [await connectsIn(taps.out), await connectsIn(taps.in)];
+    expect(answered).toBeGreaterThan(0);
+    expect(sent - answered).toBeLessThanOrEqual(1);
+  });
+
+  test.each([
+    ["outgoing", "/meta/handshake"],
+    ["outgoing", "/meta/connect"],
+    ["incoming", "/meta/handshake"],
+    ["incoming", "/meta/connect"],
+  ] as const)("that throws or drops when %s %s is tried again", async (stage, channel) => {
+    const client = newClient(server.push, "long-polling");
+    comeBackSoon();
+    const reported = new Inbox<Error>("uncaught error");
+    const failures = new Inbox<Error>("failure");
+    client.on("failed", (error) => failures.push(error));
+    // What is reported as uncaught is thrown from a microtask.
+    vi.stubGlobal("queueMicrotask", (call: () => void) =>
+      queueMicrotaskHere(() => {
+        try {
+          call();
+        } catch (error) {
+          reported.push(error as Error);
+        }
+      }),
+    );
+    try {
+      let seen = 0;
+      client.addExtension({
+        [stage](message: Message, pass: (message: Message | null) => void) {
+          if (message.channel !== channel) return pass(message);
+          seen += 1;
+          if (seen === 1) throw new Error("of the extension");
+          pass(seen === 2 ? null : message);
+        },
+      });
+      const name = freshChannel(server, "public");
+      await client.subscribe(name);
+      await publish(server, name, 1);
+      expect((await reported.next()).message).toBe("of the extension");
+      expect((await failures.next()).message).toBe("of the extension");
+      expect((await failures.next()).message).toBe(`An extension dropped ${channel}`);
+      await client.subscribe(freshChannel(server, "public"));
+    } finally {
+      vi.unstubAllGlobals();
+      vi.restoreAllMocks();
+    }
+  });
+
+  test("that throws rejects the publish or subscribe that it was called for, and no other", async () => {
+    const channel = freshChannel(server, "public");
+    const { code, out, err } = await runNode(
+      `
+        import { Client } from "pandapush-client";
+        process.on("uncaughtException", (error) => console.log("uncaught", error.message));
+        const { PUSH, CHANNEL, TOKEN } = process.env;
+        const client = new Client(PUSH);
+        client.addExtension({
+          outgoing(message, pass) {
+            if (message.data === "faulty") throw new Error("out");
+            if (message.subscription === CHANNEL + "/x") message.ext = { big: 1n };
+            pass(Object.freeze({ ...message }));
+            if (message.data === "after") throw new Error("after");
+          },
+          incoming(message, pass) {
+            if (message.subscription === CHANNEL + "/y") throw new Error("in");
+            pass(Object.freeze(message));
+          },
+        });
+        const tell = (name) => [() => console.log(name, "taken"), (error) => console.log(name, error.message)];
+        await client.publishTo(CHANNEL, TOKEN, "faulty").then(...tell("faulty"));
+        await client.publishTo(CHANNEL, TOKEN, "after").then(...tell("after"));
+        const unwritable = client.subscribe(CHANNEL + "/x");
+        unwritable.on("refused", ({ reason }) => console.log(reason));
+        await unwritable.then(...tell("x"));
+        await client.subscribe(CHANNEL + "/y").then(...tell("y"));
+        await client.disconnect();
+      `,
+      "module",
+      { PUSH: server.push, CHANNEL: channel, TOKEN: tokenFor(server, channel) },
+    );
+    expect({ code, err }).toEqual({ code: 0, err: "" });
+    expect(out.trim().split("\n").sort()).toEqual([
+      "after taken",
+      "faulty out",
+      "refused",
+      "uncaught after",
+      "uncaught in",
+      "uncaught out",
+      "x Do not know how to serialize a BigInt",
+      "y in",
+    ]);
   });
 
   test("is told when it is added and removed, and then sees nothing any more", async () => {

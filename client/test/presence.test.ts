@@ -1,8 +1,20 @@
-import type { PresenceRoom } from "pandapush-client";
+import { once } from "node:events";
+import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
+import type { AddressInfo } from "node:net";
+import { text } from "node:stream/consumers";
+import type { Message, PresenceRoom } from "pandapush-client";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { freshChannel, publish } from "../../e2e/deployment.js";
 import { Inbox } from "../../e2e/waiting.js";
-import { closeClients, comeBackSoon, failure, newClient, tokenFor, transports } from "./clients.js";
+import {
+  closeClients,
+  comeBackSoon,
+  failure,
+  newClient,
+  tap,
+  tokenFor,
+  transports,
+} from "./clients.js";
 import { type Server, startServer } from "./server.js";
 
 interface Member {
@@ -91,6 +103,47 @@ describe.each(transports)("presence over %s", (transport) => {
     expect(await events.next()).toBe("join c C");
   });
 
+  test("a room that was cancelled is left, also when another of the channel is refused after it", async () => {
+    const channel = freshChannel(server, "presence");
+    const events = eventsOf(connect().presence<Member>(channel, tokenOf(channel, "a")));
+    expect(await events.next()).toBe("sync a");
+    const client = connect();
+    for (const token of ["nonsense", () => Promise.reject(new Error("logged out"))]) {
+      const room = client.presence(channel, tokenOf(channel, "b"));
+      await room;
+      expect(await events.next()).toBe("join b B");
+      const other = client.presence(channel, token);
+      room.cancel();
+      await failure(other);
+      expect(await events.next()).toBe("leave b B");
+    }
+  });
+
+  test("a room asks who is there when a change may have been missed", async () => {
+    const channel = freshChannel(server, "presence");
+    const client = connect();
+    let isMissing = false;
+    client.addExtension({
+      incoming(message, pass) {
+        if (message.channel === "/meta/connect" && isMissing) {
+          message.ext = { pandapush: { sent: 1_000_000 } };
+        }
+        // As if the server had sent more than came.
+        else if (isMissing && message.data !== undefined) return;
+        pass(message);
+      },
+    });
+    const room = client.presence<Member>(channel, tokenOf(channel, "a"));
+    await room;
+    const events = eventsOf(room);
+    const gaps = new Inbox<string>("gap");
+    room.subscription.on("gap", () => gaps.push("gap"));
+    isMissing = true;
+    await connect().presence(channel, tokenOf(channel, "b"));
+    expect((await events.upTo((event) => event.startsWith("sync"))).at(-1)).toBe("sync a,b");
+    expect(await gaps.next()).toBe("gap");
+  });
+
   test("two rooms of a client agree", async () => {
     const channel = freshChannel(server, "presence");
     const client = connect();
@@ -103,6 +156,37 @@ describe.each(transports)("presence over %s", (transport) => {
       ["a", "b"],
       ["a", "b"],
     ]);
+  });
+
+  test("what is no presence channel is rejected, and the server not asked", async () => {
+    const client = connect();
+    const { out } = tap(client);
+    const token = tokenFor(server, `/${server.appId}/**`, { id: "a" });
+    for (const path of ["public/x", "presence/*", "presence/x/**", "presencex/y"]) {
+      const channel = `/${server.appId}/${path}`;
+      const refused = new Inbox<string>("refusal");
+      const room = client.presence(channel, token).on("refused", (e) => refused.push(e.message));
+      const message = `${channel} is no presence channel; one is /APP_ID/presence/lobby`;
+      expect(await failure(room)).toMatchObject({
+        name: "PandapushError",
+        reason: "refused",
+        message,
+      });
+      expect(await refused.next()).toBe(message);
+    }
+    const channel = freshChannel(server, "presence");
+    await client.presence(channel, token);
+    const isSubscribe = ({ channel }: Message) => channel === "/meta/subscribe";
+    expect((await out.upTo(isSubscribe)).at(-1)?.subscription).toBe(channel);
+  });
+
+  test("a room has `once` and `finally`", async () => {
+    const channel = freshChannel(server, "presence");
+    const room = connect().presence(channel, tokenOf(channel, "a"));
+    const events: string[] = [];
+    room.once("sync", () => events.push("sync"));
+    await room.finally(() => events.push("finally"));
+    expect(events).toEqual(["sync", "finally"]);
   });
 
   test("a room is refused without a presence id, and can be left by a signal", async () => {
@@ -119,4 +203,56 @@ describe.each(transports)("presence over %s", (transport) => {
     stop.abort();
     expect(room.subscription.state).toBe("cancelled");
   });
+});
+
+test("who comes and goes before the list arrives, by another way, is right in the end", async () => {
+  const channel = freshChannel(server, "presence");
+  const tokenOf = (id: string) => tokenFor(server, channel, { id });
+  // Between the client and the server: holds the list back.
+  const isListed = new Inbox<string>("list");
+  const changes = new Inbox<string>("answer to a connect");
+  const release = new Inbox<string>("release");
+  const pass = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
+    const body = await text(request);
+    const headers = { "Content-Type": "application/json" };
+    const answer = await fetch(server.push, { method: "POST", headers, body });
+    const reply = await answer.text();
+    if (reply.includes('"presence":{"subscribe"')) {
+      isListed.push(reply);
+      await release.next();
+    }
+    response.writeHead(answer.status, headers).end(reply);
+    if (reply.includes(`"channel":"${channel}"`)) changes.push(reply);
+  };
+  const between = createServer((request, response) => {
+    pass(request, response).catch(() => response.destroy());
+  });
+  between.listen(0, "127.0.0.1");
+  await once(between, "listening");
+  try {
+    const { port } = between.address() as AddressInfo;
+    const [goes, comes] = [newClient(server.push), newClient(server.push)];
+    await goes.presence(channel, tokenOf("goes"));
+    const client = newClient(`http://127.0.0.1:${port}/push`, "long-polling");
+    await client.subscribe(freshChannel(server, "public"));
+    const room = client.presence<Member>(channel, tokenOf("me"));
+    const events = eventsOf(room);
+    expect(await isListed.next()).toContain('"goes"');
+    const joining = comes.presence(channel, tokenOf("comes"));
+    expect(await changes.next()).toContain('"comes"');
+    await joining;
+    await goes.disconnect();
+    expect(await changes.next()).toContain('"goes"');
+    release.push("now");
+    await room;
+    expect([...room.members.keys()].sort()).toEqual(["comes", "me"]);
+    expect((await events.next()).slice(0, 4)).toBe("sync");
+    await comes.disconnect();
+    await events.upTo((event) => event.startsWith("leave comes"));
+    expect([...room.members.keys()]).toEqual(["me"]);
+  } finally {
+    await closeClients();
+    between.closeAllConnections();
+    between.close();
+  }
 });

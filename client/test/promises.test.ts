@@ -36,6 +36,35 @@ describe.each(transports)("a promise of a client over %s", (transport) => {
     expect({ code, out, err }).toEqual({ code: 0, out: "No auth supplied\n", err: "" });
   });
 
+  test("what its handlers throw is an unhandled rejection, unless somebody handles it", async () => {
+    const channel = freshChannel(server, "public");
+    const { code, out, err } = await runNode(`
+      import { Client } from "pandapush-client";
+      process.on("unhandledRejection", (error) => console.log(error.message));
+      const client = new Client(${JSON.stringify(server.push)});
+      client.disable(${JSON.stringify(transport === "websocket" ? "long-polling" : "websocket")});
+      const fail = (name) => () => { throw new Error(name); };
+      const taken = client.subscribe(${JSON.stringify(channel)});
+      taken.then(fail("then"));
+      taken.callback(fail("callback"));
+      taken.finally(fail("finally"));
+      taken.then(fail("handled")).catch(() => {});
+      const refused = client.publish(${JSON.stringify(channel)}, 1);
+      refused.catch(fail("catch"));
+      refused.errback(fail("errback"));
+      refused.finally(fail("finally of a refusal"));
+      refused.then(fail("never"), fail("second of then"));
+      refused.catch(fail("handled")).catch(() => {});
+      await taken;
+      await refused.catch(() => {});
+      await client.disconnect();
+    `);
+    expect({ code, err }).toEqual({ code: 0, err: "" });
+    expect(out.trim().split("\n").sort()).toEqual(
+      "callback,catch,errback,finally,finally of a refusal,second of then,then".split(","),
+    );
+  });
+
   test("T35 `then` of a refusal goes on with what its second function gives", async () => {
     const publication = newClient(server.push, transport).publish(
       freshChannel(server, "private"),

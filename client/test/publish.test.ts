@@ -193,6 +193,65 @@ describe.each(transports)("a publish over %s", (transport) => {
     }
   });
 
+  test("T37 is rejected when its deadline is over and the server says nothing", async () => {
+    const channel = freshChannel(server, "public");
+    const client = newClient(`${wire.url}/push`, transport);
+    const token = tokenFor(server, channel);
+    await client.publishTo(channel, token, "first");
+    wire.mute();
+    const error = await failure(client.publishTo(channel, token, "second", { deadline: 0.1 }));
+    expect(error.reason).toBe("undelivered");
+    expect(client.state).toBe("connected");
+  });
+
+  test("T37 is rejected when its deadline is over and no token has come", async () => {
+    const never = () => new Promise<string>(() => {});
+    const late = connect().publishTo("/a/public/x", never, 1, { deadline: 0.1 });
+    expect((await failure(late)).reason).toBe("undelivered");
+  });
+
+  test("has a deadline beyond what timers count to", async () => {
+    const channel = freshChannel(server, "public");
+    await connect().publishTo(channel, tokenFor(server, channel), 1, { deadline: 1e9 });
+  });
+
+  test("is rejected by `disconnect` when no token has come", async () => {
+    const client = connect();
+    await client.subscribe(freshChannel(server, "public"));
+    const waiting = client.publishTo("/a/public/x", () => new Promise<string>(() => {}), 1);
+    await client.disconnect();
+    expect((await failure(waiting)).reason).toBe("disconnected");
+  });
+
+  test("of what JSON cannot hold is rejected, and no other is", async () => {
+    const channel = freshChannel(server, "public");
+    const client = connect();
+    const heard = new Inbox<unknown>("message");
+    const token = tokenFor(server, channel);
+    await client.subscribe(channel, (data) => heard.push(data));
+    const circle: { self?: unknown } = {};
+    circle.self = circle;
+    const publish = (data: unknown) => client.publishTo(channel, token, data);
+    const before = publish("before");
+    const faulty = [{ id: 1n }, circle].map(publish);
+    const after = publish("after");
+    for (const publication of faulty) expect(await failure(publication)).toBeInstanceOf(TypeError);
+    await Promise.all([before, after]);
+    expect([await heard.next(), await heard.next()]).toEqual(["before", "after"]);
+    expect(client.state).toBe("connected");
+  });
+
+  test("is sent as it was when it was published", async () => {
+    const channel = freshChannel(server, "public");
+    const client = connect();
+    const heard = await listen(channel);
+    const data = { version: 1 };
+    const publication = client.publishTo(channel, tokenFor(server, channel), data);
+    data.version = 2;
+    await publication;
+    expect(await heard.next()).toEqual({ version: 1 });
+  });
+
   test("is taken back by its signal while it has not been sent", async () => {
     const channel = freshChannel(server, "public");
     const heard = await listen(channel);

@@ -1,99 +1,124 @@
-import type { PandapushError } from "pandapush-client";
-import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
+import { fileURLToPath } from "node:url";
+import type { Page } from "playwright-core";
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
+import { Chromium } from "../../e2e/clients/chromium.js";
 import { freshChannel, publish } from "../../e2e/deployment.js";
-import { Inbox } from "../../e2e/waiting.js";
-import {
-  useConnectionState,
-  usePresence,
-  useSubscription,
-} from "../../examples/react/use-pandapush.js";
-import { closeClients, newClient, tap, tokenFor } from "./clients.js";
-import { Root, useState } from "./react.js";
+import { Inbox, promptMs } from "../../e2e/waiting.js";
+import { bundleForPages } from "./bundle.js";
+import { closeClients, newClient, tokenFor } from "./clients.js";
+import type * as reactPage from "./react-page.js";
 import { type Server, startServer } from "./server.js";
 
 let server: Server;
+let chromium: Chromium;
+let script: string;
 beforeAll(async () => {
-  server = await startServer();
+  [server, chromium, script] = await Promise.all([
+    startServer(),
+    Chromium.launch(),
+    bundleForPages(fileURLToPath(new URL("react-page.tsx", import.meta.url))),
+  ]);
 });
-afterAll(() => server?.stop());
-afterEach(closeClients);
+afterAll(async () => {
+  await chromium?.close();
+  await server?.stop();
+});
+
+let page: Page;
+let reports: Inbox<string>;
+/** Whatever React or the browser has to criticise. */
+let complaints: string[];
+beforeEach(async () => {
+  reports = new Inbox("report");
+  complaints = [];
+  page = await chromium.page(server.url, "other");
+  page.setDefaultTimeout(promptMs);
+  page.on("pageerror", (error) => complaints.push(error.message));
+  page.on("console", (message) => {
+    if (["error", "warning"].includes(message.type())) complaints.push(message.text());
+  });
+  await page.exposeFunction("report", (text: string) => reports.push(text));
+  await page.evaluate(`${script}; globalThis.page = page;`);
+});
+afterEach(async () => {
+  await closeClients();
+  await page.context().close();
+  expect(complaints).toEqual([]);
+});
+
+/** Calls a function of react-page.tsx. */
+async function run<K extends keyof typeof reactPage>(
+  name: K,
+  ...args: Parameters<(typeof reactPage)[K]>
+): Promise<void> {
+  await page.evaluate(`page.${name}(...${JSON.stringify(args)})`);
+}
+
+/** Waits until the component shows exactly this. */
+async function shown(text: string): Promise<void> {
+  await page
+    .locator("output")
+    .and(page.getByText(text, { exact: true }))
+    .waitFor();
+}
 
 test("useSubscription calls the newest listener, subscribes once, and unsubscribes at the end", async () => {
   const channel = freshChannel(server, "private");
-  const client = newClient(server.push);
-  const { out } = tap(client);
-  const heard = new Inbox<string>("message");
-  const rendered = new Inbox<number>("rendering");
-  const root = new Root(
-    () => {
-      const [count, setCount] = useState(0);
-      useSubscription<string>(
-        client,
-        channel,
-        (data) => {
-          heard.push(`${count} ${data}`);
-          setCount((last) => last + 1);
-        },
-        { token: () => tokenFor(server, channel) },
-      );
-      return count;
-    },
-    (count) => rendered.push(count),
-  );
-  // Its answer comes after that of the hook's own subscribe.
-  await client.subscribe(freshChannel(server, "public"));
+  await run("showCounter", server.push, channel, tokenFor(server, channel), false);
+  expect(await reports.next()).toBe("/meta/subscribe");
+  expect(await reports.next()).toBe("answer to /meta/subscribe");
   await publish(server, channel, "first");
-  expect(await heard.next()).toBe("0 first");
-  await rendered.upTo((count) => count === 1);
+  expect(await reports.next()).toBe("0 first");
+  await shown("1 heard");
   await publish(server, channel, "second");
-  expect(await heard.next()).toBe("1 second");
-  root.unmount();
-  const sent = await out.upTo((message) => message.channel === "/meta/unsubscribe");
-  const about = sent.filter(({ subscription }) => subscription === channel);
-  expect(about.map((message) => message.channel)).toEqual(["/meta/subscribe", "/meta/unsubscribe"]);
+  expect(await reports.next()).toBe("1 second");
+  await run("unmount");
+  expect(await reports.next()).toBe("/meta/unsubscribe");
+});
+
+test("useSubscription hears once where effects are run twice", async () => {
+  const channel = freshChannel(server, "private");
+  await run("showCounter", server.push, channel, tokenFor(server, channel), true);
+  await reports.upTo((report) => report === "answer to /meta/subscribe");
+  for (const count of [0, 1, 2]) {
+    await publish(server, channel, "news");
+    expect(await reports.next()).toBe(`${count} news`);
+    await shown(`${count + 1} heard`);
+  }
 });
 
 test("useSubscription gives the error of a refusal", async () => {
-  const client = newClient(server.push);
-  const errors = new Inbox<PandapushError | undefined>("error");
-  const root = new Root(
-    () => useSubscription(client, freshChannel(server, "private"), () => {}, { token: null }),
-    (error) => errors.push(error),
-  );
-  const [last] = (await errors.upTo((error) => error !== undefined)).slice(-1);
-  expect(last?.message).toBe("No auth supplied");
-  root.unmount();
+  await run("showRefusal", server.push, freshChannel(server, "private"));
+  await shown("No auth supplied");
 });
 
 test("usePresence gives who is there, whenever that changes", async () => {
   const channel = freshChannel(server, "presence");
-  const members = new Inbox<string>("members");
-  const client = newClient(server.push);
-  const root = new Root(
-    () => usePresence(client, channel, tokenFor(server, channel, { id: "a" })),
-    (all) => members.push([...all.keys()].sort().join()),
-  );
-  await members.upTo((all) => all === "a");
+  await run("showMembers", server.push, channel, tokenFor(server, channel, { id: "a" }));
+  await shown("a");
   const other = newClient(server.push);
   await other.presence(channel, tokenFor(server, channel, { id: "b" }));
-  await members.upTo((all) => all === "a,b");
+  await shown("a,b");
   await other.disconnect();
-  await members.upTo((all) => all === "a");
-  root.unmount();
+  await shown("a");
+});
+
+test("usePresence gives the error of a refusal", async () => {
+  const channel = freshChannel(server, "presence");
+  await run("showMembers", server.push, channel, tokenFor(server, channel));
+  await shown("No presence id specified in presence subscription");
+});
+
+test("usePresence gives the error of what is no presence channel", async () => {
+  await run("showMembers", server.push, "/app/public/x", "token");
+  await shown("/app/public/x is no presence channel; one is /APP_ID/presence/lobby");
 });
 
 test("useConnectionState follows the client", async () => {
-  const states = new Inbox<string>("state");
-  const client = newClient(server.push);
-  const root = new Root(
-    () => useConnectionState(client),
-    (state) => states.push(state),
-  );
-  client.connect();
-  expect(await states.upTo((state) => state === "connected")).toEqual([
-    "unconnected",
-    "connecting",
-    "connected",
-  ]);
-  root.unmount();
+  await run("showState", server.push);
+  await shown("unconnected");
+  await page.click("button");
+  await shown("connected");
+  await page.click("button");
+  await shown("disconnected");
 });

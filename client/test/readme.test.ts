@@ -1,15 +1,18 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
+import { mkdir, rm, writeFile } from "node:fs/promises";
 import http from "node:http";
 import type { AddressInfo } from "node:net";
 import { createInterface } from "node:readline";
+import { text } from "node:stream/consumers";
 import { fileURLToPath } from "node:url";
-import { rolldown } from "rolldown";
+import { transformSync } from "rolldown/utils";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { Chromium } from "../../e2e/clients/chromium.js";
 import { publish } from "../../e2e/deployment.js";
 import { Inbox } from "../../e2e/waiting.js";
+import { bundleForPages } from "./bundle.js";
 import { closeClients, newClient, runNode, tokenFor } from "./clients.js";
 import { type Server, startServer } from "./server.js";
 
@@ -52,11 +55,12 @@ afterEach(async () => {
   await closeClients();
 });
 
-/** A snippet for this test's own server. */
+/** A snippet for this test's own server; what is TypeScript, as JavaScript. */
 function snippet(name: string): string {
   const found = snippets.get(name);
   if (found === undefined) throw new Error(`README.md has no snippet ${name}`);
-  return localized(found.code);
+  const code = localized(found.code);
+  return found.language === "ts" ? transformSync(`${name}.ts`, code).code : code;
 }
 
 function localized(code: string): string {
@@ -95,6 +99,15 @@ async function run(name: string, before = ""): Promise<Inbox<string>> {
   return lines;
 }
 
+/** A token for orders can be used, with the application's key that the server knows. */
+async function expectToken(token: string): Promise<void> {
+  const client = newClient(server.push);
+  const heard = new Inbox<unknown>("message");
+  await client.subscribeTo(channelOf("private/orders"), token, (order) => heard.push(order));
+  await client.publish(channelOf("private/orders"), { id: 1 });
+  expect(await heard.next()).toEqual({ id: 1 });
+}
+
 const tested = new Set<string>();
 /** A test of one snippet. */
 function snippetTest(name: string, title: string, body: () => Promise<void>): void {
@@ -116,19 +129,7 @@ describe("the README's snippet", () => {
 
   snippetTest("bundler", "a bundle for browsers has nothing of Node, and hears", async () => {
     const entry = fileURLToPath(new URL("readme-snippet.js", import.meta.url));
-    const bundle = await rolldown({
-      input: entry,
-      platform: "browser",
-      plugins: [
-        {
-          name: "readme",
-          resolveId: (id) => (id === entry ? entry : null),
-          load: (id) => (id === entry ? `${snippet("bundler")}\nwindow.client = client;` : null),
-        },
-      ],
-    });
-    const { output } = await bundle.generate({ format: "iife" });
-    const { code } = output[0];
+    const code = await bundleForPages(entry, `${snippet("bundler")}\nwindow.client = client;`);
     expect(code).not.toMatch(/node:|require\(/);
     const page = await chromium.page(server.url, "other");
     const heard = new Inbox<string>("line of the console");
@@ -144,13 +145,60 @@ describe("the README's snippet", () => {
     const TOKEN = tokenFor(server, channelOf("public/news"));
     expect(await runNode(snippet("node"), "module", { TOKEN })).toEqual({
       code: 0,
-      out: "hello\n",
+      out: "{ text: 'hello' }\n",
       err: "",
     });
   });
 
-  snippetTest("react", "it is the component that the types are checked of", async () => {
+  snippetTest("react", "a component shows news as they come, the same ones too", async () => {
     expect(snippets.get("react")?.code).toBe(read("../../examples/react/news.tsx"));
+    const entry = fileURLToPath(new URL("../../examples/react/news.tsx", import.meta.url));
+    const mount = `
+      import { createRoot } from "react-dom/client";
+      client.addExtension({
+        incoming(message, pass) {
+          if (message.channel === "/meta/subscribe") console.log("subscribed");
+          pass(message);
+        },
+      });
+      createRoot(document.body).render(<NewsList />);
+    `;
+    const code = await bundleForPages(entry, `${snippet("react")}${mount}`);
+    const page = await chromium.page(server.url, "other");
+    const heard = new Inbox<string>("line of the console");
+    const complaints: string[] = [];
+    page.on("console", (message) => {
+      heard.push(message.text());
+      if (["error", "warning"].includes(message.type())) complaints.push(message.text());
+    });
+    await page.evaluate(code);
+    await heard.upTo((line) => line === "subscribed");
+    for (const count of [1, 2]) {
+      await publish(server, channelOf("public/news"), { text: "hello" });
+      await page.locator(`ul[title=connected]:has(li:nth-child(${count}))`).waitFor();
+    }
+    expect(await page.locator("li").allTextContents()).toEqual(["hello", "hello"]);
+    await page.context().close();
+    expect(complaints).toEqual([]);
+  });
+
+  snippetTest("token", "the command makes a token that may subscribe and publish", async () => {
+    const [npx, command, ...words] = snippet("token").trim().split(" ");
+    expect([npx, command]).toEqual(["npx", "pandapush"]);
+    const args = words.map((word) => (word === "KEY_ID" ? server.keyId : word));
+    const { token } = (await server.cli(...args)) as { token: string };
+    await expectToken(token);
+  });
+
+  snippetTest("back-end", "the back end's tokens may subscribe and publish", async () => {
+    const program = `${snippet("back-end")}; process.stdout.write(tokenFor(process.env.CHANNEL))`;
+    const { out, err } = await runNode(program, "module", {
+      KEY_ID: server.keyId,
+      KEY_SECRET: server.secret,
+      CHANNEL: channelOf("private/orders"),
+    });
+    expect(err).toBe("");
+    await expectToken(out);
   });
 
   snippetTest("subscribe", "it subscribes, and ends it", async () => {
@@ -205,6 +253,7 @@ describe("the README's snippet", () => {
 
   snippetTest("errors", "a refusal says what is wrong and what can be done", async () => {
     const lines = await run("errors");
+    expect(await lines.next()).toBe("unauthenticated");
     expect(await lines.next()).toBe("No auth supplied");
     expect(await lines.next()).toBe("null");
     expect(await lines.next()).toMatch(/^Send a token/);
@@ -220,10 +269,79 @@ describe("the README's snippet", () => {
     expect((await lines.upTo((line) => line === "ready")).sort()).toEqual(["hello", "ready"]);
   });
 
+  snippetTest("failed", "a lost connection is told, and why", async () => {
+    const lines = await run("failed");
+    expect(await lines.next()).toBe("ready");
+    await server.restart("SIGKILL");
+    expect(await lines.next()).toMatch(/^No connection: .*(1006|ECONNREFUSED)/);
+  });
+
   test("is always run by a test here", () => {
     expect([...tested].sort()).toEqual([...snippets.keys()].sort());
   });
 });
+
+/** @returns what the compiler says of modules by their names */
+async function compile(
+  name: string,
+  modules: ReadonlyMap<string, string>,
+  options: object,
+): Promise<string> {
+  const folder = new URL(`../../node_modules/.cache/types/${name}/`, import.meta.url);
+  await rm(folder, { recursive: true, force: true });
+  await mkdir(folder, { recursive: true });
+  const write = (file: string, code: string) => writeFile(new URL(file, folder), code);
+  const compilerOptions = {
+    target: "ES2022",
+    module: "NodeNext",
+    strict: true,
+    noEmit: true,
+    ...options,
+  };
+  await write("tsconfig.json", JSON.stringify({ compilerOptions }));
+  for (const [module, code] of modules) await write(`${module}.mts`, code);
+  const tsc = fileURLToPath(new URL("../../node_modules/.bin/tsc", import.meta.url));
+  const child = spawn(tsc, ["-p", fileURLToPath(folder)]);
+  const [output] = await Promise.all([text(child.stdout), once(child, "exit")]);
+  return child.exitCode === 0 ? output : `${output}\nexit ${child.exitCode}`;
+}
+
+test("what the README and the comments show compiles under strict TypeScript", async () => {
+  const modules = new Map<string, string>();
+  for (const [name, { language, code }] of snippets) {
+    if (["js", "ts"].includes(language)) modules.set(name, withDeclarations(code));
+  }
+  const comments = [
+    ...read("../src/client.ts").matchAll(/^ *\* ```(?:js|ts)\n((?: *\* .*\n)*?) *\* ```$/gm),
+  ];
+  expect(comments.length).toBeGreaterThan(2);
+  for (const [index, [, code = ""]] of comments.entries()) {
+    modules.set(`comment-${index}`, withDeclarations(code.replace(/^ *\* /gm, "")));
+  }
+  const options = { lib: ["ES2023", "DOM"], types: ["node"], skipLibCheck: true };
+  expect(await compile("client-snippets", modules, options)).toBe("");
+});
+
+test("the types need neither those of pages nor those of Node", async () => {
+  const code = 'import { Client } from "pandapush-client";\nnew Client("x").publish("/a", 1);\n';
+  const options = { lib: ["ES2022"], types: [] };
+  expect(await compile("client-alone", new Map([["program", code]]), options)).toBe("");
+});
+
+/** What is around a snippet in a reader's program. */
+function withDeclarations(code: string): string {
+  const declarations: Record<string, string> = {
+    Client: 'import { Client } from "pandapush-client";',
+    client: 'declare const client: import("pandapush-client").Client;',
+    token: "declare const token: string;",
+    fetchToken: "declare function fetchToken(): Promise<string>;",
+    Member: "interface Member { id: string; name: string }",
+  };
+  const missing = Object.entries(declarations).filter(
+    ([name]) => !new RegExp(`(const|function|interface|import \\{) ${name}\\b`).test(code),
+  );
+  return [...missing.map(([, declaration]) => declaration), code].join("\n");
+}
 
 test("the reference, docs/api.md, fits the code", async () => {
   const script = fileURLToPath(new URL("../docs.mjs", import.meta.url));

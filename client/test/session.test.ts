@@ -12,7 +12,7 @@ import {
   tokenFor,
   transports,
 } from "./clients.js";
-import { type Server, startServer } from "./server.js";
+import { freePort, type Server, startServer } from "./server.js";
 import { Wire } from "./wire.js";
 
 let server: Server;
@@ -90,6 +90,48 @@ describe.each(transports)("a session over %s", (transport) => {
     wire.mend();
     await subscription;
     expect(subscription.state).toBe("subscribed");
+  });
+
+  test("a channel that is left and subscribed to again while there is no connection is heard", async () => {
+    const channel = freshChannel(server, "public");
+    const client = newClient(`${wire.url}/push`, transport);
+    const events = eventsOf(client);
+    const heard = new Inbox<unknown>("message");
+    const first = client.subscribe(channel);
+    await first;
+    await events.upTo((event) => event === "up");
+    wire.cut();
+    await events.upTo((event) => event === "down");
+    first.cancel();
+    const second = client.subscribe(channel, (data) => heard.push(data));
+    wire.mend();
+    await second;
+    await publish(server, channel, 1);
+    expect(await heard.next()).toBe(1);
+  });
+
+  test("a subscription made as the client tells that it is connected is asked for once", async () => {
+    const channels = [freshChannel(server, "private"), freshChannel(server, "private")];
+    const client = newClient(server.push, transport);
+    const { out } = tap(client);
+    const asked: string[] = [];
+    const subscribed = new Inbox<string>("subscription");
+    const listen = (channel = ""): void => {
+      const subscription = client.subscribeTo(channel, () => {
+        asked.push(channel);
+        return tokenFor(server, channel);
+      });
+      subscription.on("subscribed", () => subscribed.push(channel));
+    };
+    client.once("state", () => client.once("state", () => listen(channels[0])));
+    client.once("transport:up", () => listen(channels[1]));
+    client.connect();
+    for (const _ of channels) await subscribed.next();
+    await client.subscribe(freshChannel(server, "public"));
+    expect(asked).toEqual(channels);
+    await client.disconnect();
+    const sent = await out.upTo(({ channel }) => channel === "/meta/disconnect");
+    expect(sent.filter(({ channel }) => channel === "/meta/subscribe")).toHaveLength(3);
   });
 
   test("T49 a subscription whose token is still valid is made again, with a gap", async () => {
@@ -196,6 +238,51 @@ describe.each(transports)("a session over %s", (transport) => {
     expect(client.state).toBe("disconnected");
   });
 
+  test("says why there is no connection: a wrong path", async () => {
+    const client = newClient(`${server.url}/wrong`, transport);
+    const failures = new Inbox<Error>("failure");
+    client.on("failed", (error) => failures.push(error));
+    expect(client.lastError).toBeUndefined();
+    client.connect();
+    const error = await failures.next();
+    expect(error.message).toMatch(/^(http|ws):\/\/127\.0\.0\.1:\d+\/wrong\b.* 404$/);
+    if (transport === "long-polling") expect(error).toMatchObject({ code: 404 });
+    expect(client.lastError).toBe(error);
+    expect(client.state).toBe("connecting");
+    // It tries again by itself, for the server may be about to be configured.
+    await failures.next();
+  });
+
+  test("says why there is no connection: nobody there, no TLS, no Bayeux, no password in it", async () => {
+    const { port } = new URL(server.url);
+    for (const [url, expected] of [
+      [`http://user:secret@localhost:${await freePort()}/push`, "ECONNREFUSED"],
+      [`https://127.0.0.1:${port}/push`, /SSL|TLS|socket hang up/],
+      ...(transport === "long-polling" ? ([[server.url, /JSON|HTTP/]] as const) : []),
+    ] as const) {
+      const client = newClient(url, transport);
+      const failures = new Inbox<Error>("failure");
+      client.on("failed", (error) => failures.push(error));
+      client.connect();
+      const { message } = await failures.next();
+      expect(message).toMatch(expected);
+      expect(message).toMatch(/^(https?|wss?):\/\/(localhost|127)/);
+      expect(message).not.toContain("secret");
+    }
+  });
+
+  test("says why a connection was lost", async () => {
+    const client = newClient(`${wire.url}/push`, transport);
+    const events = new Inbox<string>("event");
+    await client.subscribe(freshChannel(server, "public"));
+    client.on("failed", ({ message }) => events.push(message));
+    client.on("transport:down", () => events.push(`down: ${client.lastError?.message}`));
+    wire.cut();
+    const down = await events.next();
+    expect(down).toMatch(/^down: .*127\.0\.0\.1.*|^down: The WebSocket was closed/);
+    expect(`down: ${await events.next()}`).toBe(down);
+  });
+
   test("`connect` and `handshake` call back when there is a connection, also afterwards", async () => {
     const client = newClient(server.push, transport);
     const called = new Inbox<[string, unknown, ClientState]>("call");
@@ -225,7 +312,7 @@ describe.each(transports)("a session over %s", (transport) => {
       client.publish(channel, 1),
       client.subscribe(channel),
       client.subscribeTo(channel, "token"),
-      client.presence(channel, "token"),
+      client.presence(freshChannel(server, "presence"), "token"),
     ]) {
       expect((await failure(late)).message).toBe("The client is disconnected");
     }

@@ -1,7 +1,18 @@
+import { runInNewContext } from "node:vm";
+import type { Subscription, TokenSource } from "pandapush-client";
 import { afterAll, afterEach, beforeAll, describe, expect, expectTypeOf, test } from "vitest";
-import { freshChannel, publish } from "../../e2e/deployment.js";
+import { disconnectUser, freshChannel, publish, signToken } from "../../e2e/deployment.js";
 import { Inbox } from "../../e2e/waiting.js";
-import { closeClients, failure, newClient, runNode, tap, tokenFor, transports } from "./clients.js";
+import {
+  closeClients,
+  expiredTokenFor,
+  failure,
+  newClient,
+  runNode,
+  tap,
+  tokenFor,
+  transports,
+} from "./clients.js";
 import { type Server, startServer } from "./server.js";
 
 interface Statistics {
@@ -159,6 +170,29 @@ describe.each(transports)("a subscription over %s", (transport) => {
     }
   });
 
+  test("is made with what can be awaited, and not with what is no string", async () => {
+    const client = connect();
+    const channel = freshChannel(server, "private");
+    // biome-ignore lint/suspicious/noThenProperty: other libraries' promises are such objects
+    const thenable = { then: (ok: (token: string) => void) => ok(tokenFor(server, channel)) };
+    const foreign = runInNewContext("(token) => Promise.resolve(token)");
+    await client.subscribeTo(channel, () => thenable as Promise<string>);
+    await client.subscribeTo(channel, () => foreign(tokenFor(server, channel)));
+    for (const token of [7, { token: "x" }, () => () => "x", () => Promise.resolve([])]) {
+      const source = token as unknown as TokenSource;
+      for (const refused of [
+        client.subscribeTo(channel, source),
+        client.publishTo(channel, source, 1),
+      ]) {
+        const error = await failure(refused);
+        expect(error).toBeInstanceOf(TypeError);
+        expect(error.message).toMatch(
+          /^A token is a string, not of type (number|object|function)$/,
+        );
+      }
+    }
+  });
+
   test("is refused when there is no token, or none can be had", async () => {
     const channel = freshChannel(server, "private");
     const client = connect();
@@ -174,6 +208,34 @@ describe.each(transports)("a subscription over %s", (transport) => {
         throw new Error("logged out");
       }),
     ).toBe("There is no token: logged out");
+  });
+
+  test("says by `reason` what a program can do about its refusal", async () => {
+    const channel = freshChannel(server, "private");
+    const client = connect();
+    const reasonOf = async (token: TokenSource) =>
+      (await failure(client.subscribeTo(channel, token))).reason;
+    expect(await reasonOf(null)).toBe("unauthenticated");
+    expect(await reasonOf(expiredTokenFor(server, channel))).toBe("unauthenticated");
+    expect(await reasonOf(tokenFor(server, freshChannel(server, "private")))).toBe("forbidden");
+    expect(await reasonOf(() => Promise.reject(new Error("HTTP 403")))).toBe("no-token");
+    expect((await failure(client.subscribe("/a b"))).reason).toBe("refused");
+    const cancelled = client.subscribe(freshChannel(server, "public"));
+    cancelled.cancel();
+    expect((await failure(cancelled)).reason).toBe("cancelled");
+    await client.disconnect();
+    expect(await reasonOf(null)).toBe("disconnected");
+  });
+
+  test("tells its events to `once` a single time", async () => {
+    const client = connect();
+    const subscription = client.subscribe(freshChannel(server, "private"));
+    const calls: string[] = [];
+    subscription.once("refused", ({ message }) => calls.push(message));
+    subscription.once("cancelled", () => calls.push("cancelled"));
+    await failure(subscription);
+    subscription.cancel();
+    expect(calls).toEqual(["No auth supplied", "cancelled"]);
   });
 
   test("that was refused can be made again, and then hears once", async () => {
@@ -205,6 +267,36 @@ describe.each(transports)("a subscription over %s", (transport) => {
     await client.subscribe(channel, (data) => heard.push(data));
     await publish(server, channel, 1);
     expect(await heard.next()).toBe(1);
+  });
+
+  test("is cancelled by a signal of another make; what is no signal has no effect", async () => {
+    const client = connect();
+    const signal = Object.assign(new EventTarget(), { aborted: false });
+    const channel = freshChannel(server, "public");
+    const subscription = client.subscribe(channel, undefined, { signal });
+    const other = client.subscribe(channel, undefined, { signal: { value: 1 } });
+    signal.dispatchEvent(new Event("abort"));
+    expect((await failure(subscription)).reason).toBe("cancelled");
+    await other;
+  });
+
+  test("that a listener cancels is not called for the same message", async () => {
+    const channel = freshChannel(server, "public");
+    const client = connect();
+    const heard = new Inbox<string>("message");
+    const first = client
+      .subscribe(channel, () => {
+        heard.push("first");
+        client.unsubscribe([channel, pattern]);
+      })
+      .withChannel(() => heard.push("beside the first"));
+    const pattern = `/${server.appId}/public/**`;
+    const others = client.subscribe([channel, pattern], () => heard.push("other"));
+    const last = client.subscribe(`${channel}/*`, () => heard.push("marker"));
+    await Promise.all([first, ...others, last]);
+    await publish(server, channel, 1);
+    await publish(server, `${channel}/marker`, 1);
+    expect([await heard.next(), await heard.next()]).toEqual(["first", "marker"]);
   });
 
   test("with a signal that is aborted already is cancelled, and nothing is sent", async () => {
@@ -263,6 +355,27 @@ describe.each(transports)("a subscription over %s", (transport) => {
     first.cancel();
     expect(first.state).toBe("cancelled");
   });
+
+  test("[SUB-8] what a back end disconnects is refused, and can be subscribed to again", async () => {
+    const client = connect();
+    const [room, news] = [freshChannel(server, "presence"), freshChannel(server, "public")];
+    const id = `user of ${room}`;
+    const token = signToken(server, { channel: room, sub: true, presence: { id } });
+    const refusals = new Inbox<[string, string]>("refusal");
+    const lobby = client.presence(room, token);
+    const subscription = client.subscribe(news);
+    lobby.on("refused", (error) => refusals.push(["lobby", error.message]));
+    subscription.on("refused", (error) => refusals.push(["news", error.message]));
+    await Promise.all([lobby, subscription]);
+    expect(await disconnectUser(server, id)).toBe(1);
+    expect(await refusals.next()).toEqual(["lobby", "Disconnected"]);
+    expect(await refusals.next()).toEqual(["news", "Disconnected"]);
+    expect([subscription.state, client.state]).toEqual(["refused", "connected"]);
+    const heard = new Inbox<string>("message");
+    await client.subscribe<string>(news, (data) => heard.push(data));
+    await publish(server, news, "heard again");
+    expect(await heard.next()).toBe("heard again");
+  });
 });
 
 test("what listeners throw is reported as uncaught, and the others hear the message", async () => {
@@ -311,6 +424,12 @@ test("payloads have the types that were named", () => {
     });
     client.subscribe("/a/public/news", (data) => expectTypeOf(data).toBeUnknown());
     client.subscribe<News>(["/a/public/news"], (data) => expectTypeOf(data).toEqualTypeOf<News>());
+    const either = ["/a/public/news"] as string | string[];
+    expectTypeOf(client.subscribe<News>(either)).toEqualTypeOf<
+      Subscription<News> | Subscription<News>[]
+    >();
+    client.subscribe("/a/public/news", undefined, { signal: AbortSignal.timeout(1) });
+    client.messages("/a/public/news", { signal: AbortSignal.timeout(1) });
     client
       .presence<{ id: string; name: string }>("/a/presence/x", "token")
       .on("join", (id, who) => {

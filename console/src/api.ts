@@ -12,30 +12,14 @@ export type RotatedKey = z.output<typeof shapes.rotatedKey>;
 export type AuditEntry = z.output<typeof shapes.auditEntry>;
 export type NewToken = z.input<typeof shapes.newToken>;
 
-export interface LiveChannel {
-  readonly channel: string;
-  readonly subscribers: number;
-  readonly members?: number | undefined;
-}
-export interface LiveConnection {
-  readonly id: string;
-  readonly transport: string;
-  readonly since: string;
-  readonly user_agent: string | null;
-  readonly address: string | null;
-  readonly subscriptions: readonly string[];
-  readonly presence: readonly string[];
-}
-export interface LiveRefusal {
-  readonly first_at: string;
-  readonly last_at: string;
-  readonly count: number;
-  readonly action: string;
-  readonly channel: string | null;
-  readonly message: string;
-  readonly details: string | null;
-  readonly key_id: string | null;
-}
+export type LiveChannel = z.output<typeof shapes.liveChannel>;
+export type LiveConnection = z.output<typeof shapes.liveConnection>;
+export type LiveMembers = z.output<typeof shapes.liveMembers>;
+export type Disconnected = z.output<typeof shapes.disconnected>;
+export type LiveRefusal = z.output<typeof shapes.liveRefusal>;
+
+/** The purpose of the key with which the server signs the console's own tokens. */
+export const consolePurpose = "web console";
 
 const prefix = "/admin/api";
 

@@ -1,8 +1,9 @@
-import { Button, MantineProvider, Modal, Text } from "@mantine/core";
+import { Button, MantineProvider, Text } from "@mantine/core";
 import { Notifications } from "@mantine/notifications";
 import { QueryClientProvider } from "@tanstack/react-query";
 import { useState } from "react";
-import { createBrowserRouter, Navigate, RouterProvider } from "react-router";
+import { createBrowserRouter, RouterProvider } from "react-router";
+import { Feed } from "./live/feed.js";
 import { Activity } from "./pages/activity.js";
 import { Application } from "./pages/application.js";
 import { Applications } from "./pages/applications.js";
@@ -12,6 +13,7 @@ import { Settings } from "./pages/settings.js";
 import { createQueryClient } from "./queries.js";
 import { Shell } from "./shell.js";
 import { theme } from "./theme.js";
+import { Dialog } from "./ui/dialog.js";
 import { Lost } from "./ui/lost.js";
 
 const router = createBrowserRouter(
@@ -44,7 +46,7 @@ const router = createBrowserRouter(
             },
             { path: "activity", element: <Activity /> },
             { path: "settings", element: <Settings /> },
-            { path: "*", element: <Navigate to=".." relative="path" replace /> },
+            { path: "*", element: <Lost /> },
           ],
         },
         { path: "*", element: <Lost /> },
@@ -56,34 +58,32 @@ const router = createBrowserRouter(
 
 export function Console() {
   const [isOver, setOver] = useState(false);
-  const [client] = useState(() => createQueryClient(() => setOver(true)));
+  const [client] = useState(() =>
+    createQueryClient(() => {
+      setOver(true);
+      // What it is listening to is for whoever is signed in.
+      Feed.closeAll();
+    }),
+  );
   return (
     <MantineProvider theme={theme} defaultColorScheme="auto">
       <QueryClientProvider client={client}>
         <Notifications position="bottom-right" />
         <RouterProvider router={router} />
-        <SessionEnd isOver={isOver} />
+        {isOver && <SessionEnd />}
       </QueryClientProvider>
     </MantineProvider>
   );
 }
 
 /** Loading the page again shows the sign-in page, and leads back to where one was. */
-function SessionEnd({ isOver }: { isOver: boolean }) {
+function SessionEnd() {
   return (
-    <Modal
-      opened={isOver}
-      onClose={() => undefined}
-      withCloseButton={false}
-      closeOnEscape={false}
-      closeOnClickOutside={false}
-      centered
-      title="Your session has ended"
-    >
+    <Dialog title="Your session has ended">
       <Text mb="md">Sign in again; you come back to this page.</Text>
       <Button data-autofocus onClick={() => window.location.reload()}>
         Sign in
       </Button>
-    </Modal>
+    </Dialog>
   );
 }

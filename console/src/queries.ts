@@ -15,6 +15,7 @@ import {
   type AuditEntry,
   type CreatedApplication,
   type CreatedKey,
+  type Disconnected,
   get,
   getPage,
   type Info,
@@ -25,6 +26,9 @@ import {
 
 /** How often what is live is asked for again, in ms. */
 const liveMs = 3_000;
+
+/** How often it is asked whether one is still signed in, in ms. */
+const sessionCheckMs = 10_000;
 
 /** @param onSessionEnd the server does not know (any more) who asks */
 export function createQueryClient(onSessionEnd: () => void): QueryClient {
@@ -45,7 +49,12 @@ export function createQueryClient(onSessionEnd: () => void): QueryClient {
 }
 
 export function useInfo() {
-  return useQuery({ queryKey: ["info"], queryFn: ({ signal }) => get<Info>("/info", signal) });
+  return useQuery({
+    queryKey: ["info"],
+    queryFn: ({ signal }) => get<Info>("/info", signal),
+    // So that a page that asks for nothing else notices the end of its session.
+    refetchInterval: sessionCheckMs,
+  });
 }
 
 export interface Window {
@@ -62,10 +71,12 @@ export function useApplications(window: Window) {
   });
 }
 
-export function useApplication(id: string) {
+/** @param id absent: none is asked for */
+export function useApplication(id: string | undefined) {
   return useQuery({
     queryKey: ["application", id],
     queryFn: ({ signal }) => get<ApplicationDetail>(`/application/${id}`, signal),
+    enabled: id !== undefined,
   });
 }
 
@@ -131,12 +142,18 @@ export function useDeleteKey(appId: string) {
 
 export function useDisconnect(appId: string) {
   return useChange((connectionId: string) =>
-    post<{ disconnected: number }>(`/application/${appId}/connections/${connectionId}/disconnect`),
+    post<Disconnected>(`/application/${appId}/connections/${connectionId}/disconnect`),
   );
 }
 
-/** Ends the session and shows the sign-in page. */
-export async function signOut(): Promise<void> {
-  await send("POST", "/logout");
-  window.location.assign("/admin");
+/** All sessions that are present as this user. */
+export function useDisconnectUser(appId: string) {
+  return useChange((presenceId: string) =>
+    post<Disconnected>(`/application/${appId}/users/${encodeURIComponent(presenceId)}/disconnect`),
+  );
+}
+
+/** Ends the session, also at the provider where one logged in, and leads to the sign-in page. */
+export function signOut(): void {
+  window.location.assign("/admin/logout");
 }

@@ -47,6 +47,7 @@ const pages = [
 export function Shell() {
   const [isOpen, { toggle, close }] = useDisclosure();
   const id = useMatch("/apps/:id/*")?.params.id;
+  const isMissing = useApplication(id).isError;
   return (
     <AppShell
       header={{ height: 56 }}
@@ -97,7 +98,7 @@ export function Shell() {
             leftSection={<IconApps size={18} aria-hidden />}
             onClick={close}
           />
-          {id === undefined ? (
+          {id === undefined || isMissing ? (
             <NavLink
               component={RouterLink}
               to="/activity"

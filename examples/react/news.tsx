@@ -2,19 +2,23 @@ import { Client } from "pandapush-client";
 import { useState } from "react";
 import { useConnectionState, useSubscription } from "./use-pandapush.js";
 
+interface News {
+  text: string;
+}
+
 const client = new Client("https://push.example.com/push");
 
-export function News() {
-  const [news, setNews] = useState<readonly string[]>([]);
+export function NewsList() {
+  const [list, setList] = useState<readonly (News & { key: number })[]>([]);
   const state = useConnectionState(client);
-  const error = useSubscription<string>(client, "/APP_ID/public/news", (text) =>
-    setNews((shown) => [...shown, text]),
+  const error = useSubscription<News>(client, "/APP_ID/public/news", (news) =>
+    setList((shown) => [...shown, { ...news, key: shown.length }]),
   );
   if (error !== undefined) return <p>No news: {error.message}</p>;
   return (
     <ul title={state}>
-      {news.map((text) => (
-        <li key={text}>{text}</li>
+      {list.map(({ key, text }) => (
+        <li key={key}>{text}</li>
       ))}
     </ul>
   );

@@ -3,7 +3,7 @@
  * components: `const client = new Client("https://push.example.com/push")`.
  */
 import type { Client, ClientState, PandapushError, TokenSource } from "pandapush-client";
-import { useEffect, useRef, useState, useSyncExternalStore } from "react";
+import { useCallback, useEffect, useRef, useState, useSyncExternalStore } from "react";
 
 export interface SubscriptionOptions {
   /** For channels that are not public; a new function in each render is fine. */
@@ -46,43 +46,61 @@ export function useSubscription<T>(
   return error;
 }
 
-/** Who is present on a channel while the component is shown, by presence id. */
+export interface Presence<T> {
+  /** By presence id; this client is among them. */
+  readonly members: ReadonlyMap<string, T>;
+  /** Why the server refuses, if it does; `members` are those of before. */
+  readonly error: PandapushError | undefined;
+}
+
+/** Who is present on a channel while the component is shown. */
 export function usePresence<T = { id: string }>(
   client: Client,
   channel: string,
   token: TokenSource,
-): ReadonlyMap<string, T> {
+): Presence<T> {
   const latest = useRef(token);
   useEffect(() => {
     latest.current = token;
   });
-  const [members, setMembers] = useState<ReadonlyMap<string, T>>(() => new Map());
+  const [presence, setPresence] = useState<Presence<T>>(nobody);
 
   useEffect(() => {
     const room = client.presence<T>(channel, () => giveToken(latest.current));
-    const show = (): void => setMembers(new Map(room.members));
-    room.on("sync", show).on("join", show).on("leave", show);
+    const show = (error?: PandapushError): void =>
+      setPresence({ members: new Map(room.members), error });
+    room
+      .on("sync", () => show())
+      .on("join", () => show())
+      .on("leave", () => show())
+      .on("refused", show);
     return () => {
       room.cancel();
       // Nobody of this room is in the next one.
-      setMembers(new Map());
+      setPresence(nobody);
     };
   }, [client, channel]);
 
-  return members;
+  return presence;
 }
 
 /** `connected`, `connecting`, … */
 export function useConnectionState(client: Client): ClientState {
-  return useSyncExternalStore(
-    (changed) => {
+  const subscribe = useCallback(
+    (changed: () => void) => {
       client.on("state", changed);
       return () => client.off("state", changed);
     },
+    [client],
+  );
+  return useSyncExternalStore(
+    subscribe,
     () => client.state,
     () => "unconnected" as const,
   );
 }
+
+const nobody = { members: new Map<string, never>(), error: undefined };
 
 function giveToken(token: TokenSource) {
   return typeof token === "function" ? token() : token;

@@ -32,14 +32,12 @@ import { Refusal } from "./errors.js";
 import { after, inTurn, type MaybePromise } from "./maybe-promise.js";
 import { type Joined, type ListBudget, maxListLength, type Node } from "./node.js";
 import type { Encoder, Session, Waiter } from "./session.js";
-import type { PushConnection } from "./transports/transport.js";
+import type { Origin, PushConnection } from "./transports/transport.js";
 
 /** What messages come by: one WebSocket, or one HTTP request. */
-export interface Source {
+export interface Source extends Origin {
   /** Events are pushed here once a connect has bound a session to it; HTTP requests have none. */
   readonly push: PushConnection | undefined;
-  /** The client's network address, when it counts against limits. */
-  readonly address: string | undefined;
   /** The session that the last connect bound; kept here by `Bayeux`. */
   session: Session | undefined;
   /** What it asked for and the broker has not confirmed yet; kept here by `Bayeux`. */
@@ -59,7 +57,8 @@ export interface BayeuxOptions {
   /** What clients wait between two connects. */
   readonly intervalMs: number;
   readonly batchMessages: number;
-  readonly onRefusal: (refusal: Refusal, channel: unknown) => void;
+  /** @param channel the one that was asked for, of a subscribe or publish; as it came */
+  readonly onRefusal: (refusal: Refusal, kind: Request["kind"], channel: unknown) => void;
   readonly logError: (error: unknown, what: string) => void;
 }
 
@@ -152,6 +151,8 @@ class HeldConnect implements Waiter {
 
 export class Bayeux {
   private isDraining = false;
+  /** What a subscribe asked for last, of its list: what a refusal is about. */
+  private readonly asked = new WeakMap<Request, unknown>();
 
   constructor(
     private readonly node: Node,
@@ -314,7 +315,8 @@ export class Bayeux {
     }
     const refusal = error instanceof Refusal ? error : new Refusal("internal");
     if (!(error instanceof Refusal)) this.options.logError(error, `handle ${request.kind}`);
-    this.options.onRefusal(refusal, request.channel);
+    const asked = request.kind === "subscribe" ? this.asked.get(request) : request.channel;
+    this.options.onRefusal(refusal, request.kind, asked);
     return this.fail(request, reply, refusal.toBayeux(), refusal.help);
   }
 
@@ -351,6 +353,7 @@ export class Bayeux {
     requireNoError(request);
     if (this.isDraining) throw new Refusal("draining");
     const session = this.node.createSession(bayeuxEncoder, batch.source.address);
+    session.notice(batch.source);
     session.isCounting = request.wantsCount;
     reply.version = bayeuxVersion;
     reply.supportedConnectionTypes = connectionTypes;
@@ -372,11 +375,13 @@ export class Bayeux {
   // MUST clientId, subscription (a channel or an array) · MAY ext.auth
   private subscribe(batch: Batch, request: SubscribeRequest, reply: Reply): MaybePromise<void> {
     const names = readSubscription(request);
+    this.asked.set(request, names[0]);
     if (names.length > this.options.batchMessages) throw new Refusal("batchTooLong");
     const session = this.findSession(batch, request);
     const lists: string[] = [];
     const begun: Begun[] = [];
     const begin = (name: unknown): MaybePromise<void> => {
+      this.asked.set(request, name);
       if (typeof name !== "string") throw new Refusal("invalidChannelName");
       return after(this.authorize("subscribe", name, request.auth), (grant) => {
         const channel = parseChannel(name);
@@ -398,7 +403,8 @@ export class Bayeux {
     return after(
       refusalOf(() => inTurn(distinct(names), begin)),
       (refusal) => {
-        const subscribed = after(this.whenSubscribed(session, begun, refusal), () => {
+        const done = this.whenSubscribed(request, session, begun, refusal);
+        const subscribed = after(done, () => {
           reply.subscription = request.subscription;
           if (lists.length > 0) reply.ext = `{"presence":{"subscribe":${joinObjects(lists)}}}`;
         });
@@ -413,6 +419,7 @@ export class Bayeux {
    * @param refusal what kept the rest from being begun
    */
   private whenSubscribed(
+    request: SubscribeRequest,
     session: Session,
     begun: readonly Begun[],
     refusal: unknown,
@@ -425,6 +432,7 @@ export class Bayeux {
       const first = results.findIndex(({ status }) => status === "rejected");
       const failed = results[first];
       if (failed?.status === "rejected") {
+        this.asked.set(request, begun[first]?.name);
         for (const { name, isNew } of begun.slice(first + 1)) {
           if (isNew) this.node.unsubscribe(session, name);
         }
@@ -512,6 +520,7 @@ export class Bayeux {
     }
     source.session = session;
     if (source.push !== undefined) session.attach(source.push);
+    session.notice(source);
   }
 
   private findSession({ disconnected }: Batch, request: Request): Session {

@@ -5,7 +5,7 @@ import { type AppId, type KeyId, type PresenceInfo, parseChannel } from "@pandap
 import { Command, CommanderError, InvalidArgumentError } from "commander";
 import { resetPassword } from "./auth/password.js";
 import { signToken } from "./auth/token.js";
-import { type Config, readConfig, readEnvironment } from "./config.js";
+import { type Config, type PostgresConfig, readConfig, readEnvironment } from "./config.js";
 import { writeDocs } from "./docs.js";
 import { parseEnd } from "./duration.js";
 import { shellWord } from "./first-steps.js";
@@ -45,7 +45,8 @@ Examples:
 What a command takes: pandapush <command> --help
 
 The same environment variables, and the same .env file in the working
-directory, as for the server say which database is meant (DATABASE_PATH).`,
+directory, as for the server say which database is meant: DATABASE_PATH, or
+DATABASE=postgres with DATABASE_ADDRESS and others.`,
   )
   .exitOverride();
 
@@ -63,8 +64,9 @@ program
   .command("migrate")
   .description("create or update the tables of the database; the server does it at start, too")
   .action(() =>
-    withNewStore(async (_store, { config }) => {
-      print({ database: config.database.path }, [`${config.database.path} is up to date.`]);
+    withNewStore(async (_store, { config: { database } }) => {
+      const name = "path" in database ? database.path : postgresName(database);
+      print({ database: name }, [`${name} is up to date.`]);
     }),
   );
 
@@ -77,7 +79,7 @@ app
   .option("--id <id>", "its id, the first segment of its channels (default: made up)", parseId)
   .option("--user <user>", "its creator and first admin", "admin")
   .action((name: string, { id, user }: { id?: string; user: string }) =>
-    withNewStore(async (store, { databasePath }) => {
+    withNewStore(async (store, { databaseName }) => {
       if (id !== undefined && (await store.findApplication(id as AppId)) !== undefined) {
         throw new Failure(`An application with the id ${id} exists already.`);
       }
@@ -89,7 +91,7 @@ app
       print(applicationJson(added), [
         `Application ${name}`,
         `  id        ${added.id}`,
-        `  database  ${databasePath}`,
+        `  database  ${databaseName}`,
         "",
         "Next, make a key for it:",
         `  ${commandName()} key add ${added.id} --purpose "my first key"`,
@@ -101,13 +103,13 @@ app
   .command("list")
   .description("show all applications")
   .action(() =>
-    withStore(async (store, { databasePath }) => {
+    withStore(async (store, { databaseName }) => {
       const applications = await store.applications();
       print(
         applications.map(applicationJson),
         applications.length === 0
           ? [
-              `No applications yet in ${databasePath}.`,
+              `No applications yet in ${databaseName}.`,
               "",
               "Make one:",
               `  ${commandName()} app add "My shop"`,
@@ -220,6 +222,9 @@ admin
       if (method === "none") {
         throw new Failure("The console is closed (AUTH_METHOD is none): nobody can log in.");
       }
+      if (method !== "basic") {
+        throw new Failure(`Passwords are the provider's business (AUTH_METHOD is ${method}).`);
+      }
       if (configured !== undefined) {
         throw new Failure("The password is the one in ADMIN_PASSWORD: change it there.");
       }
@@ -228,7 +233,8 @@ admin
         `Admin ${username}`,
         `  password  ${password}`,
         "",
-        "Keep it now: it is not shown again. A running server takes it at once.",
+        "Keep it now: it is not shown again. A running server takes it at once,",
+        "unless it was started with an ADMIN_PASSWORD of its own: then that counts.",
       ]);
     }),
   );
@@ -385,8 +391,8 @@ function noSuchKey(appId: string, keyId: string): Failure {
 interface Settings {
   readonly config: Config;
   readonly isPortSet: boolean;
-  /** Absolute: a person may be in another folder than the server. */
-  readonly databasePath: string;
+  /** With an absolute path: a person may be in another folder than the server. */
+  readonly databaseName: string;
 }
 
 type Work = (store: Store, settings: Settings) => Promise<void>;
@@ -401,12 +407,12 @@ async function withNewStore(work: Work, settings = readSettings()): Promise<void
   }
 }
 
-/** For what finds nothing in a new database: a missing one is a wrong folder. */
+/** For what finds nothing in a new database: a missing file is a wrong folder. */
 async function withStore(work: Work): Promise<void> {
   const settings = readSettings();
-  if (!existsSync(settings.databasePath)) {
+  if ("path" in settings.config.database && !existsSync(settings.databaseName)) {
     throw new Failure(
-      `No database at ${settings.databasePath}\n` +
+      `No database at ${settings.databaseName}\n` +
         "Run this in the folder where the server runs, or set DATABASE_PATH.",
     );
   }
@@ -416,11 +422,16 @@ async function withStore(work: Work): Promise<void> {
 function readSettings(): Settings {
   const environment = readEnvironment();
   const { config } = readConfig(environment);
+  const { database } = config;
   return {
     config,
     isPortSet: (environment.PORT ?? "") !== "",
-    databasePath: resolve(config.database.path),
+    databaseName: "path" in database ? resolve(database.path) : postgresName(database),
   };
+}
+
+function postgresName({ name, address, port }: PostgresConfig): string {
+  return `${name} at ${address}:${port}`;
 }
 
 function parseName(text: string): string {

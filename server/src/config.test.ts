@@ -89,6 +89,74 @@ test("what is set counts, and an empty variable is not set", () => {
   expect(config.limits.messageBytes).toBe(2048);
 });
 
+const postgres = {
+  DATABASE: "postgres",
+  DATABASE_ADDRESS: "db.example.com",
+  DATABASE_USERNAME: "push",
+};
+
+test("Postgres is found by its address, and its other variables have defaults", () => {
+  const defaults = { port: 5432, name: "pandapush", ssl: "prefer", poolMax: 10, timeoutMs: 5000 };
+  const { config, warnings } = readConfig(postgres);
+  expect(config.database).toEqual({ address: "db.example.com", username: "push", ...defaults });
+  expect(warnings).toEqual([]);
+});
+
+test("all that is said of Postgres is read", () => {
+  const { config } = readConfig({
+    ...postgres,
+    DATABASE_PORT: "6432",
+    DATABASE_PASSWORD: "pass:word",
+    DATABASE_NAME: "push",
+    DATABASE_SSL: "verify-full",
+    DATABASE_SSL_CA: "ca.pem",
+    DATABASE_POOL_MAX: "3",
+    DATABASE_TIMEOUT_MS: "700",
+  });
+  expect(config.database).toEqual({
+    address: "db.example.com",
+    port: 6432,
+    username: "push",
+    password: "pass:word",
+    name: "push",
+    ssl: "verify-full",
+    sslCa: "ca.pem",
+    poolMax: 3,
+    timeoutMs: 700,
+  });
+});
+
+test("Postgres needs an address and a user, and a trusted certificate somebody who checks it", () => {
+  expect(faults({ DATABASE: "postgres", DATABASE_SSL_CA: "ca.pem" })).toEqual([
+    expect.stringMatching(/^DATABASE_ADDRESS is missing; DATABASE=postgres needs a host name, /),
+    "DATABASE_USERNAME is missing; DATABASE=postgres needs a text",
+    "DATABASE_SSL_CA needs DATABASE_SSL=verify-ca or verify-full",
+  ]);
+});
+
+test("variables of the other kind of database start with a warning", () => {
+  expect(readConfig({ ...postgres, DATABASE_PATH: "/data/db" }).warnings).toEqual([
+    "DATABASE_PATH has no effect without DATABASE=sqlite",
+  ]);
+  const { warnings } = readConfig({ ...postgres, DATABASE: "sqlite", DATABASE_PASSWORD: "hidden" });
+  expect(warnings).toEqual([
+    "DATABASE_ADDRESS has no effect without DATABASE=postgres",
+    "DATABASE_USERNAME has no effect without DATABASE=postgres",
+    "DATABASE_PASSWORD has no effect without DATABASE=postgres",
+  ]);
+});
+
+test("the port that an orchestrator injects for a service called database is none of ours", () => {
+  const { config, warnings } = readConfig({
+    ...postgres,
+    DATABASE_PORT: "tcp://10.0.0.2:5432",
+    ADMIN_PASSWORD: "tcp://is-a-fine-password",
+  });
+  expect(config.database).toMatchObject({ port: 5432 });
+  expect(config.admin.password).toBe("tcp://is-a-fine-password");
+  expect(warnings).toEqual(["DATABASE_PORT: ignored, as set by a container orchestrator"]);
+});
+
 test("the admin's name, password, roots and session key are read", () => {
   const { config } = readConfig({
     AUTH_METHOD: "basic",
@@ -123,9 +191,131 @@ test.each(["staging", "staging,", ",https://a", "a,javascript:alert(1)", "a,http
 );
 
 test("a way to log in that this version does not have stops the start", () => {
-  expect(faults({ AUTH_METHOD: "okta", SESSION_PRIVATE_KEY: "short" })).toEqual([
-    'AUTH_METHOD is "okta"; allowed: one of basic, none',
+  expect(faults({ AUTH_METHOD: "saml", SESSION_PRIVATE_KEY: "short" })).toEqual([
+    'AUTH_METHOD is "saml"; allowed: one of basic, okta, oidc, none',
     "SESSION_PRIVATE_KEY is set to something; allowed: 16 to 1024 characters",
+  ]);
+});
+
+const oktaLogin = {
+  AUTH_METHOD: "okta",
+  OKTA_ISSUER: "https://example.okta.com/oauth2/default/",
+  OKTA_CLIENT_ID: "id",
+  OKTA_CLIENT_SECRET: "hidden",
+  OKTA_REDIRECT_URI: "http://push.example.com/authorization-code/callback",
+};
+const oidcLogin = {
+  AUTH_METHOD: "oidc",
+  OIDC_ISSUER: "https://id.example.com/realms/x/",
+  OIDC_CLIENT_ID: "id",
+  OIDC_CLIENT_SECRET: "hidden",
+  OIDC_REDIRECT_URI: "https://push.example.com/admin/login/callback",
+  OIDC_ALLOWED_USERS: "Example.com, @example.net,Ann@Example.org",
+};
+
+test("a login with Okta has the variables of Pandapush 2.2", () => {
+  const { config, warnings } = readConfig({ ...oktaLogin, OKTA_STRIP_DOMAIN: "Example.com" });
+  expect(warnings).toEqual([]);
+  expect(config.admin).toMatchObject({ method: "okta", rootAdmins: [] });
+  expect(config.admin.provider).toEqual({
+    name: "Okta",
+    variables: "OKTA",
+    issuer: "https://example.okta.com/oauth2/default",
+    clientId: "id",
+    clientSecret: "hidden",
+    redirectUri: "http://push.example.com/authorization-code/callback",
+    scopes: "openid profile email",
+    usernameClaim: "preferred_username",
+    stripDomain: "example.com",
+  });
+});
+
+test.each([
+  [undefined, undefined],
+  ["true", "*"],
+  ["false", undefined],
+  ["@example.com", "example.com"],
+])("OKTA_STRIP_DOMAIN %j cuts off %j", (OKTA_STRIP_DOMAIN, expected) => {
+  const { provider } = readConfig({ ...oktaLogin, OKTA_STRIP_DOMAIN }).config.admin;
+  expect(provider?.stripDomain).toBe(expected);
+});
+
+test("a login at another provider says who may log in", () => {
+  const { config } = readConfig(oidcLogin);
+  expect(config.admin.provider).toEqual({
+    name: "id.example.com",
+    variables: "OIDC",
+    issuer: "https://id.example.com/realms/x/",
+    clientId: "id",
+    clientSecret: "hidden",
+    redirectUri: "https://push.example.com/admin/login/callback",
+    scopes: "openid profile email",
+    usernameClaim: "email",
+    allowed: ["example.com", "example.net", "ann@example.org"],
+  });
+  const everybody = readConfig({ ...oidcLogin, OIDC_ALLOWED_USERS: "*" }).config.admin;
+  expect(everybody.provider).not.toHaveProperty("allowed");
+});
+
+test("a provider's user who is called as ours is by default is no root", () => {
+  const named = { ADMIN_USERNAME: "zoe", ROOT_ADMINS: "ann" };
+  expect(readConfig(oidcLogin).config.admin.rootAdmins).toEqual([]);
+  expect(readConfig({ ...oidcLogin, ...named }).config.admin.rootAdmins).toEqual(["zoe", "ann"]);
+});
+
+test("what a login at a provider lacks is named", () => {
+  expect(faults({ AUTH_METHOD: "okta", OKTA_CLIENT_SECRET: "hidden" })).toEqual([
+    expect.stringMatching(/^OKTA_ISSUER is missing; AUTH_METHOD=okta needs an https URL/),
+    "OKTA_CLIENT_ID is missing; AUTH_METHOD=okta needs a text",
+    expect.stringMatching(/^OKTA_REDIRECT_URI is missing; AUTH_METHOD=okta needs an http/),
+  ]);
+  const { OIDC_ALLOWED_USERS: _, ...rest } = oidcLogin;
+  expect(faults(rest)).toEqual([
+    "OIDC_ALLOWED_USERS is missing; AUTH_METHOD=oidc needs a comma-separated list of domains and e-mail addresses, or *",
+  ]);
+});
+
+test.each([
+  ["OIDC_ISSUER", "http://id.example.com"],
+  ["OIDC_ISSUER", "http://127.0.0.1.example.com"],
+  ["OIDC_ISSUER", "https://id.example.com/?tenant=x"],
+  ["OIDC_ISSUER", "id.example.com"],
+  ["OIDC_REDIRECT_URI", "https://push.example.com"],
+  ["OIDC_REDIRECT_URI", "https://push.example.com/admin"],
+  ["OIDC_REDIRECT_URI", "https://push.example.com/admin/login/oidc"],
+  ["OIDC_REDIRECT_URI", "https://push.example.com/admin/api/callback"],
+  ["OIDC_REDIRECT_URI", "https://push.example.com/push"],
+  ["OIDC_REDIRECT_URI", "https://push.example.com/callback?x"],
+  ["OIDC_REDIRECT_URI", "https://push.example.com/:any/*"],
+  ["OIDC_REDIRECT_URI", "https://push.example.com/client.js"],
+  ["OIDC_REDIRECT_URI", "javascript:alert(1)"],
+  ["OIDC_ALLOWED_USERS", "*, example.com"],
+  ["OIDC_ALLOWED_USERS", "*.example.com"],
+  ["OIDC_ALLOWED_USERS", "ann@"],
+  ["OIDC_ALLOWED_USERS", ","],
+  ["OIDC_SCOPES", "email profile"],
+  ["OIDC_STRIP_DOMAIN", "a/b"],
+  ["OIDC_AFTER_LOGOUT_URI", "/"],
+])("%s cannot be %j", (name, value) => {
+  expect(faults({ ...oidcLogin, [name]: value })).toEqual([
+    expect.stringMatching(`^${name} is ".*"; allowed: `),
+  ]);
+});
+
+test.each(["http://localhost:8080/realms/x", "http://127.0.0.1:4000", "http://[::1]:4000"])(
+  "a provider on this machine (%s) needs no TLS",
+  (OIDC_ISSUER) => {
+    expect(faults({ ...oidcLogin, OIDC_ISSUER })).toEqual([]);
+  },
+);
+
+test("variables of a way to log in that is not chosen start with a warning", () => {
+  const { warnings } = readConfig({ ...oktaLogin, AUTH_METHOD: "basic" });
+  expect(warnings).toEqual([
+    "OKTA_ISSUER has no effect without AUTH_METHOD=okta",
+    "OKTA_CLIENT_ID has no effect without AUTH_METHOD=okta",
+    "OKTA_CLIENT_SECRET has no effect without AUTH_METHOD=okta",
+    "OKTA_REDIRECT_URI has no effect without AUTH_METHOD=okta",
   ]);
 });
 
@@ -137,12 +327,12 @@ test("the configuration cannot be changed", () => {
 });
 
 test("all faults are named at once, with what is allowed", () => {
-  const env = { PORT: "70000", LOG_LEVEL: "loud", DATABASE: "postgres", TRUST_PROXY: "everyone" };
+  const env = { PORT: "70000", LOG_LEVEL: "loud", DATABASE: "mysql", TRUST_PROXY: "everyone" };
   expect(faults(env)).toEqual([
     'PORT is "70000"; allowed: an integer from 0 to 65535',
     expect.stringContaining('TRUST_PROXY is "everyone"; allowed: a comma-separated list'),
     'LOG_LEVEL is "loud"; allowed: one of trace, debug, info, warn, error, fatal, silent',
-    'DATABASE is "postgres"; allowed: only sqlite (this version has no other database)',
+    'DATABASE is "mysql"; allowed: one of sqlite, postgres',
   ]);
   expect(() => readConfig(env)).toThrow(/has 4 faults:\n {2}PORT is "70000".*\n {2}TRUST_PROXY/);
 });
@@ -172,10 +362,10 @@ test.each(["a/b", "a b", "*", "é", "x".repeat(256)])("%j is no id for a channel
 });
 
 test("variables of Pandapush 2.2 that have no use here start with a warning", () => {
-  const { warnings } = readConfig({ STATSD_HOST: "a", OKTA_CLIENT_SECRET: "hidden" });
+  const { warnings } = readConfig({ STATSD_HOST: "a", STATSD_PREFIX: "hidden" });
   expect(warnings).toEqual([
     "STATSD_HOST is set but not used by this version",
-    "OKTA_CLIENT_SECRET is set but not used by this version",
+    "STATSD_PREFIX is set but not used by this version",
   ]);
 });
 

@@ -46,7 +46,8 @@ export interface Config {
   readonly drainMs: number;
   readonly cacheTtlMs: number;
   readonly keyStatsIntervalMs: number;
-  readonly database: { readonly path: string };
+  /** SQLite, or Postgres. */
+  readonly database: { readonly path: string } | PostgresConfig;
   /** Absent: this node stands alone. */
   readonly redis?: RedisConfig;
   /** Made at start when it is missing, with one key. */
@@ -84,16 +85,55 @@ export interface RedisHostConfig {
   readonly database: number;
 }
 
+const sslModes = ["disable", "prefer", "require", "verify-ca", "verify-full"] as const;
+
+export interface PostgresConfig {
+  /** A host, or the folder of a Unix socket. */
+  readonly address: string;
+  readonly port: number;
+  readonly username: string;
+  readonly password?: string;
+  readonly name: string;
+  readonly ssl: (typeof sslModes)[number];
+  readonly sslCa?: string;
+  readonly poolMax: number;
+  readonly timeoutMs: number;
+}
+
 export interface AdminConfig {
-  readonly method: "basic" | "none";
+  readonly method: "basic" | "okta" | "oidc" | "none";
+  /** The user of `basic`. */
   readonly username: string;
   /** Absent: generated, and kept hashed in the database. */
   readonly password?: string;
+  /** Where users prove themselves with `okta` and `oidc`; absent with the others. */
+  readonly provider?: ProviderConfig;
   /** Who sees all applications; the username of `basic` is one of them. */
   readonly rootAdmins: readonly string[];
   /** Signs sessions. Absent: kept in the database. */
   readonly sessionKey?: string;
   readonly sessionMs: number;
+}
+
+/** An OpenID provider, and what a user of it is called here. */
+export interface ProviderConfig {
+  /** What people call it. */
+  readonly name: string;
+  /** What the names of its variables begin with, for messages to operators. */
+  readonly variables: "OKTA" | "OIDC";
+  readonly issuer: string;
+  readonly clientId: string;
+  readonly clientSecret: string;
+  readonly redirectUri: string;
+  /** Separated by blanks. */
+  readonly scopes: string;
+  readonly usernameClaim: string;
+  /** The domain that is cut off user names; `*`: every domain. Absent: none. */
+  readonly stripDomain?: string;
+  /** Domains and addresses, in lower case. Absent: everybody whom the provider lets in. */
+  readonly allowed?: readonly string[];
+  /** Where the provider sends a browser after a logout; absent: it decides. */
+  readonly afterLogout?: string;
 }
 
 export interface Environment {
@@ -170,7 +210,7 @@ function oneOf<const T extends string>(
   };
 }
 
-function text<W extends Words & { allowed: string; default?: string }>(
+function text<W extends Words & { allowed: string; default?: string; isSecret?: boolean }>(
   words: W,
 ): W & Pick<Variable<string>, "read"> {
   return { ...words, read: (value) => value };
@@ -181,8 +221,11 @@ const logging = "Logging";
 const timing = "Timing";
 const limits = "Limits";
 const storage = "Database and keys";
+const postgres = "Postgres";
 const cluster = "Several nodes";
 const administration = "Administration";
+const okta = "Login with Okta";
+const oidc = "Login with another OpenID provider";
 const development = "Development application";
 
 const day = 86_400_000;
@@ -338,10 +381,12 @@ const variables = {
   ),
 
   DATABASE: oneOf(
-    { group: storage, doc: "Kind of the database that holds applications and keys." },
-    ["sqlite"],
+    {
+      group: storage,
+      doc: "Kind of the database that holds applications and keys. Several nodes share one Postgres; SQLite is for one node.",
+    },
+    ["sqlite", "postgres"],
     "sqlite",
-    " (this version has no other database)",
   ),
   DATABASE_PATH: text({
     group: storage,
@@ -361,6 +406,60 @@ const variables = {
     { default: 60_000, min: 10, max: day, unit: "ms" },
   ),
 
+  DATABASE_ADDRESS: text({
+    group: postgres,
+    doc: "Where Postgres (12 or newer) is. Needed with `DATABASE=postgres`.",
+    allowed: "a host name, an IP address, or the folder of a Unix socket",
+  }),
+  DATABASE_PORT: integer(
+    { group: postgres, doc: "Its port." },
+    { default: 5432, min: 1, max: 65_535 },
+  ),
+  DATABASE_USERNAME: text({
+    group: postgres,
+    doc: "Who to log in as. Needed with `DATABASE=postgres`.",
+    allowed: "a text",
+  }),
+  DATABASE_PASSWORD: {
+    group: postgres,
+    doc: "That user's password. Unset: none is sent.",
+    allowed: "a text",
+    isSecret: true,
+    read: (value: string) => value,
+  } satisfies Variable<string>,
+  DATABASE_NAME: text({
+    group: postgres,
+    doc: "The database; it must exist. Its tables are made, and brought up to date, when a server starts.",
+    allowed: "a text",
+    default: "pandapush",
+  }),
+  DATABASE_SSL: oneOf(
+    {
+      group: postgres,
+      doc: "As libpq's `sslmode`. `prefer`: TLS if the server has it; `require`: only TLS, with whomever answers; `verify-ca`: its certificate must be signed by one that is trusted; `verify-full`: and be for `DATABASE_ADDRESS`. A Unix socket has no TLS.",
+    },
+    sslModes,
+    "prefer",
+  ),
+  DATABASE_SSL_CA: text({
+    group: postgres,
+    doc: "File with the certificates (PEM) to trust, as libpq's `sslrootcert`; for `verify-ca` and `verify-full`. Unset: those that Node trusts.",
+    allowed: "a path",
+  }),
+  DATABASE_POOL_MAX: integer(
+    {
+      group: postgres,
+      doc: "Most connections that a node opens at once. Those of all nodes together must be fewer than Postgres' `max_connections`.",
+    },
+    { default: 10, min: 1, max: 1000 },
+  ),
+  DATABASE_TIMEOUT_MS: integer(
+    {
+      group: postgres,
+      doc: "What connecting, waiting for a free connection, and a statement may each take. What takes longer fails.",
+    },
+    { default: 5000, min: 100, max: 600_000, unit: "ms" },
+  ),
   REDIS_HOSTS: {
     group: cluster,
     doc: "Redis (6.2 or later) or Valkey hosts that several nodes share, the same for all of them and by the same names: channels are shared out over the hosts by name. User and password are percent-encoded, such as `%40` for `@`. Unset, and `REDIS_URL_ENV_VARS` too: this node stands alone.",
@@ -388,9 +487,9 @@ const variables = {
   AUTH_METHOD: oneOf(
     {
       group: administration,
-      doc: "How admins log in. `basic`: one user, `ADMIN_USERNAME`, by a form or with Basic credentials. `none`: nobody can, the console is closed.",
+      doc: "How admins log in. `basic`: one user, `ADMIN_USERNAME`, by a form or with Basic credentials. `okta` and `oidc`: many users, at an OpenID provider. `none`: nobody can, the console is closed.",
     },
-    ["basic", "none"],
+    ["basic", "okta", "oidc", "none"],
     "basic",
   ),
   ADMIN_USERNAME: {
@@ -409,7 +508,7 @@ const variables = {
   } satisfies Variable<string>,
   ROOT_ADMINS: {
     group: administration,
-    doc: "Users who see and change all applications, beside `ADMIN_USERNAME`. Others see those that they administer.",
+    doc: "Users who see and change all applications, beside `ADMIN_USERNAME` (with `okta` and `oidc` only when that is set). Others see those that they administer.",
     allowed: "a comma-separated list of user names",
     read: splitList,
   } satisfies Variable<readonly string[]>,
@@ -442,6 +541,88 @@ const variables = {
     allowed: "a text",
   }),
 
+  OKTA_ISSUER: issuer({
+    group: okta,
+    doc: "The authorization server, such as `https://example.okta.com` or `https://example.okta.com/oauth2/default`.",
+  }),
+  OKTA_CLIENT_ID: text({
+    group: okta,
+    doc: "Client ID of the app integration.",
+    allowed: "a text",
+  }),
+  OKTA_CLIENT_SECRET: text({
+    group: okta,
+    doc: "Its client secret.",
+    allowed: "a text",
+    isSecret: true,
+  }),
+  OKTA_REDIRECT_URI: redirectUri({
+    group: okta,
+    doc: "Where Okta sends the browser back to: the console's own origin with any free path, such as `https://push.example.com/admin/login/callback`. The same stands in the app integration.",
+  }),
+  OKTA_STRIP_DOMAIN: {
+    group: okta,
+    doc: "What is cut off user names: with `example.com`, `ann@example.com` is `ann` here. `true` cuts off any domain: then `ann@example.org` is `ann`, too.",
+    allowed: "a domain, or true, or false",
+    read(value: string): string | undefined {
+      if (value === "true") return "*";
+      return value === "false" ? "" : readDomain(value);
+    },
+  } satisfies Variable<string>,
+
+  OIDC_ISSUER: issuer({
+    group: oidc,
+    doc: "The provider's address, exactly as it calls itself in `<address>/.well-known/openid-configuration`.",
+  }),
+  OIDC_CLIENT_ID: text({ group: oidc, doc: "Id of this client.", allowed: "a text" }),
+  OIDC_CLIENT_SECRET: text({
+    group: oidc,
+    doc: "Its secret.",
+    allowed: "a text",
+    isSecret: true,
+  }),
+  OIDC_REDIRECT_URI: redirectUri({
+    group: oidc,
+    doc: "Where the provider sends the browser back to, as `OKTA_REDIRECT_URI`.",
+  }),
+  OIDC_ALLOWED_USERS: {
+    group: oidc,
+    doc: "Who may log in: `example.com` stands for all whose e-mail address is in that domain, `ann@example.org` for one. The provider must say that the address is verified. `*`: everybody whom the provider lets in.",
+    allowed: "a comma-separated list of domains and e-mail addresses, or *",
+    read: readAllowedUsers,
+  } satisfies Variable<readonly string[]>,
+  OIDC_USERNAME_CLAIM: {
+    group: oidc,
+    doc: "Which claim is the user's name here. It must be one that users cannot choose for themselves. `email` counts in lower case, and only when it is verified.",
+    allowed: "the name of a claim",
+    default: "email",
+    read: (value: string) => (/^[^\s\p{Cc}]{1,255}$/u.test(value) ? value : undefined),
+  } satisfies Defaulted<string>,
+  OIDC_SCOPES: {
+    group: oidc,
+    doc: "What is asked of the provider.",
+    allowed: "scopes separated by blanks, with openid among them",
+    default: "openid profile email",
+    read: (value: string) => (value.split(" ").includes("openid") ? value : undefined),
+  } satisfies Defaulted<string>,
+  OIDC_STRIP_DOMAIN: {
+    group: oidc,
+    doc: "What is cut off user names: with `example.com`, `ann@example.com` is `ann` here.",
+    allowed: "a domain",
+    read: readDomain,
+  } satisfies Variable<string>,
+  OIDC_NAME: text({
+    group: oidc,
+    doc: "What the sign-in page calls the provider. Unset: its host.",
+    allowed: "a text",
+  }),
+  OIDC_AFTER_LOGOUT_URI: {
+    group: oidc,
+    doc: "Where the provider sends a browser after a logout, if it is registered there. Unset: the provider shows a page of its own.",
+    allowed: "an http(s) URL",
+    read: (value: string) => (isHttpUrl(value) ? value : undefined),
+  } satisfies Variable<string>,
+
   DEV_APPLICATION_ID: id("Id of an application that is made at start when it is missing."),
   DEV_KEY_ID: id("Id of its key, which is valid for 100 years."),
   DEV_KEY_SECRET: {
@@ -462,18 +643,40 @@ function id(doc: string): Variable<string> {
   };
 }
 
+function issuer(words: Words): Variable<string> {
+  return {
+    ...words,
+    // What comes from there says who a user is: nobody may change it on its way.
+    allowed: "an https URL without query and fragment, or http on this machine (localhost)",
+    read(value) {
+      if (!isHttpUrl(value)) return undefined;
+      const { protocol, hostname, search, hash } = new URL(value);
+      const isSafe = protocol === "https:" || isLoopback(hostname);
+      return isSafe && search === "" && hash === "" ? value : undefined;
+    },
+  };
+}
+
+/** Paths of ours, which a provider cannot send browsers to. */
+const takenPath =
+  /^\/(?:|logout|admin|admin\/logout|admin\/login\/oidc|(?:push|channel|api|admin\/api|admin\/assets)(?:\/.*)?)$/;
+
+function redirectUri(words: Words): Variable<string> {
+  return {
+    ...words,
+    allowed:
+      "an http(s) URL without query and fragment; its path is made of letters, digits, - _ ~ /, and is none of the server's own",
+    read(value) {
+      if (!isHttpUrl(value)) return undefined;
+      const { pathname, search, hash } = new URL(value);
+      const isFree = /^[\w~/-]+$/.test(pathname) && !takenPath.test(pathname);
+      return isFree && search === "" && hash === "" ? value : undefined;
+    },
+  };
+}
+
 /** What Pandapush 2.2 and its deployments set and this version does not read. */
 const unusedNames = [
-  "DATABASE_ADDRESS",
-  "DATABASE_PORT",
-  "DATABASE_USERNAME",
-  "DATABASE_PASSWORD",
-  "DATABASE_NAME",
-  "OKTA_ISSUER",
-  "OKTA_CLIENT_ID",
-  "OKTA_CLIENT_SECRET",
-  "OKTA_REDIRECT_URI",
-  "OKTA_STRIP_DOMAIN",
   "STATSD_HOST",
   "STATSD_PORT",
   "STATSD_PREFIX",
@@ -482,11 +685,17 @@ const unusedNames = [
 
 /** Unknown names that begin so are taken for misspelt ones of ours. */
 const families =
-  /^(?:ADMIN|AUTH|BAYEUX|CACHE|CG|DATABASE|DEV|DRAIN|KEY_STATS|LOG|MAX|OKTA|PANDAPUSH|PING|REDIS|STATISTICS|STATSD|TRUST|UNBOUND)_/;
+  /^(?:ADMIN|AUTH|BAYEUX|CACHE|CG|DATABASE|DEV|DRAIN|KEY_STATS|LOG|MAX|OIDC|OKTA|PANDAPUSH|PING|REDIS|STATISTICS|STATSD|TRUST|UNBOUND)_/;
 
 /** What container orchestrators inject for a service named, say, `redis`. */
 const injectedName = /_(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT_\d+_(?:TCP|UDP)(?:_\w+)?)$/;
 const injectedValue = /^(?:tcp|udp|sctp):\/\//;
+
+/** It may have the name of one of ours: a service called `database` brings a `DATABASE_PORT`. */
+function isInjected(name: string, value = ""): boolean {
+  if (!families.test(name)) return false;
+  return injectedName.test(name) || (name.endsWith("_PORT") && injectedValue.test(value));
+}
 
 type Name = keyof typeof variables;
 type Values = {
@@ -507,6 +716,8 @@ export function readConfig(env: NodeJS.ProcessEnv): { config: Config; warnings: 
   const faults: string[] = [];
   const values = readValues(env, faults);
   const devApplication = readDevApplication(env, values, faults);
+  const database = readDatabase(env, values, faults);
+  const provider = readProvider(env, values, faults);
   const redisHosts = findRedisHosts(env, values, faults);
   if (faults.length > 0) throw new ConfigError(faults);
   const config: Config = {
@@ -526,12 +737,12 @@ export function readConfig(env: NodeJS.ProcessEnv): { config: Config; warnings: 
     drainMs: values.DRAIN_MS,
     cacheTtlMs: values.CACHE_TTL_MS,
     keyStatsIntervalMs: values.KEY_STATS_INTERVAL_MS,
-    database: { path: values.DATABASE_PATH },
+    database,
     ...(redisHosts === undefined
       ? {}
       : { redis: { hosts: redisHosts, prefix: values.REDIS_PREFIX } }),
     ...(devApplication === undefined ? {} : { devApplication }),
-    admin: adminConfig(values),
+    admin: adminConfig(env, values, provider),
     deployment: {
       environment: values.CG_ENVIRONMENT,
       environments: values.ENVIRONMENTS ?? [],
@@ -553,7 +764,7 @@ export function readConfig(env: NodeJS.ProcessEnv): { config: Config; warnings: 
       backlogBytes: values.MAX_BACKLOG_BYTES,
     },
   };
-  return { config: freezeDeep(config), warnings: warnings(env, values) };
+  return { config: freezeDeep(config), warnings: [...warnings(env, values), ...idle(env, values)] };
 }
 
 /**
@@ -599,7 +810,7 @@ export function describeUnused(): readonly string[] {
 function readValues(env: NodeJS.ProcessEnv, faults: string[]): Values {
   const values: Record<string, unknown> = {};
   for (const [name, variable] of Object.entries<Variable<unknown>>(variables)) {
-    const given = env[name] ?? "";
+    const given = isInjected(name, env[name]) ? "" : (env[name] ?? "");
     const text = given === "" ? variable.default : given;
     if (text === undefined) continue;
     const value = variable.read(text);
@@ -615,14 +826,50 @@ function readValues(env: NodeJS.ProcessEnv, faults: string[]): Values {
   return values as Values;
 }
 
-function adminConfig(values: Values): AdminConfig {
+function readDatabase(
+  env: NodeJS.ProcessEnv,
+  values: Values,
+  faults: string[],
+): Config["database"] {
+  if (values.DATABASE !== "postgres") return { path: values.DATABASE_PATH };
+  const { DATABASE_ADDRESS: address = "", DATABASE_USERNAME: username = "" } = values;
+  const { DATABASE_PASSWORD: password, DATABASE_SSL: ssl, DATABASE_SSL_CA: sslCa } = values;
+  for (const name of ["DATABASE_ADDRESS", "DATABASE_USERNAME"] as const) {
+    if (!isSet(env, name)) {
+      faults.push(`${name} is missing; DATABASE=postgres needs ${variables[name].allowed}`);
+    }
+  }
+  if (sslCa !== undefined && ssl !== "verify-ca" && ssl !== "verify-full") {
+    faults.push("DATABASE_SSL_CA needs DATABASE_SSL=verify-ca or verify-full");
+  }
+  return {
+    address,
+    port: values.DATABASE_PORT,
+    username,
+    ...(password === undefined ? {} : { password }),
+    name: values.DATABASE_NAME,
+    ssl,
+    ...(sslCa === undefined ? {} : { sslCa }),
+    poolMax: values.DATABASE_POOL_MAX,
+    timeoutMs: values.DATABASE_TIMEOUT_MS,
+  };
+}
+
+function adminConfig(
+  env: NodeJS.ProcessEnv,
+  values: Values,
+  provider: ProviderConfig | undefined,
+): AdminConfig {
   const { ADMIN_USERNAME: username, ADMIN_PASSWORD: password } = values;
   const sessionKey = values.SESSION_PRIVATE_KEY;
+  // A provider's user may well be called as ours is by default.
+  const isRoot = provider === undefined || isSet(env, "ADMIN_USERNAME");
   return {
     method: values.AUTH_METHOD,
     username,
     ...(password === undefined ? {} : { password }),
-    rootAdmins: [...new Set([username, ...(values.ROOT_ADMINS ?? [])])],
+    ...(provider === undefined ? {} : { provider }),
+    rootAdmins: [...new Set([...(isRoot ? [username] : []), ...(values.ROOT_ADMINS ?? [])])],
     ...(sessionKey === undefined ? {} : { sessionKey }),
     sessionMs: values.ADMIN_SESSION_MS,
   };
@@ -690,15 +937,110 @@ function readRedisHost(text: string): RedisHostConfig | undefined {
   }
 }
 
+/** What each way to log in at a provider cannot do without. */
+const providerNames = {
+  okta: ["OKTA_ISSUER", "OKTA_CLIENT_ID", "OKTA_CLIENT_SECRET", "OKTA_REDIRECT_URI"],
+  oidc: [
+    "OIDC_ISSUER",
+    "OIDC_CLIENT_ID",
+    "OIDC_CLIENT_SECRET",
+    "OIDC_REDIRECT_URI",
+    "OIDC_ALLOWED_USERS",
+  ],
+} as const satisfies Record<string, readonly Name[]>;
+
+/** @returns undefined with the other ways to log in, and where something is missing */
+function readProvider(
+  env: NodeJS.ProcessEnv,
+  values: Values,
+  faults: string[],
+): ProviderConfig | undefined {
+  const method = values.AUTH_METHOD;
+  if (method !== "okta" && method !== "oidc") return undefined;
+  const missing = providerNames[method].filter((name) => !isSet(env, name));
+  for (const name of missing) {
+    faults.push(`${name} is missing; AUTH_METHOD=${method} needs ${variables[name].allowed}`);
+  }
+  // Complete unless there are faults, and then nobody reads on.
+  if (faults.length > 0) return undefined;
+  return method === "okta" ? oktaConfig(values) : oidcConfig(values);
+}
+
+function oktaConfig(values: Values): ProviderConfig {
+  return {
+    name: "Okta",
+    variables: "OKTA",
+    // Okta's own has no slash at its end.
+    issuer: (values.OKTA_ISSUER ?? "").replace(/\/+$/, ""),
+    clientId: values.OKTA_CLIENT_ID ?? "",
+    clientSecret: values.OKTA_CLIENT_SECRET ?? "",
+    redirectUri: values.OKTA_REDIRECT_URI ?? "",
+    scopes: "openid profile email",
+    usernameClaim: "preferred_username",
+    ...stripped(values.OKTA_STRIP_DOMAIN),
+  };
+}
+
+function oidcConfig(values: Values): ProviderConfig {
+  const { OIDC_ISSUER: issuer = "", OIDC_ALLOWED_USERS: allowed = [] } = values;
+  const afterLogout = values.OIDC_AFTER_LOGOUT_URI;
+  return {
+    name: values.OIDC_NAME ?? new URL(issuer).host,
+    variables: "OIDC",
+    issuer,
+    clientId: values.OIDC_CLIENT_ID ?? "",
+    clientSecret: values.OIDC_CLIENT_SECRET ?? "",
+    redirectUri: values.OIDC_REDIRECT_URI ?? "",
+    scopes: values.OIDC_SCOPES,
+    usernameClaim: values.OIDC_USERNAME_CLAIM,
+    ...stripped(values.OIDC_STRIP_DOMAIN),
+    ...(allowed.includes("*") ? {} : { allowed }),
+    ...(afterLogout === undefined ? {} : { afterLogout }),
+  };
+}
+
+function stripped(domain: string | undefined): Pick<ProviderConfig, "stripDomain"> {
+  return domain === undefined || domain === "" ? {} : { stripDomain: domain };
+}
+
+function readAllowedUsers(value: string): readonly string[] | undefined {
+  if (value.trim() === "*") return ["*"];
+  const users = splitList(value).map((item) => readAddress(item) ?? readDomain(item));
+  const read = users.filter((item) => item !== undefined);
+  return read.length > 0 && read.length === users.length ? read : undefined;
+}
+
+function readAddress(value: string): string | undefined {
+  const [, local, domain = ""] = /^([^\s@]+)@(.+)$/.exec(value) ?? [];
+  const read = readDomain(domain);
+  return local === undefined || read === undefined ? undefined : `${local.toLowerCase()}@${read}`;
+}
+
+/** @returns it in lower case, and without the `@` that some write before it */
+function readDomain(value: string): string | undefined {
+  const domain = value.replace(/^@/, "").toLowerCase();
+  return /^[\p{L}\d-]+(?:\.[\p{L}\d-]+)*$/u.test(domain) ? domain : undefined;
+}
+
+function isHttpUrl(value: string): boolean {
+  return /^https?:\/\//.test(value) && URL.canParse(value);
+}
+
+function isLoopback(hostname: string): boolean {
+  return hostname === "localhost" || hostname === "[::1]" || /^127(?:\.\d+){3}$/.test(hostname);
+}
+
+function isSet(env: NodeJS.ProcessEnv, name: Name): boolean {
+  return (env[name] ?? "") !== "" && !isInjected(name, env[name]);
+}
+
 function readEnvironments(text: string): readonly Environment[] | undefined {
   const items = text.split(";").filter((item) => item.trim() !== "");
   const environments = items.map((item) => {
     const [name = "", url = ""] = item.split(/,(.*)/s).map((part) => part.trim());
     return { name, url };
   });
-  const isEvery = environments.every(
-    ({ name, url }) => name !== "" && /^https?:\/\//.test(url) && URL.canParse(url),
-  );
+  const isEvery = environments.every(({ name, url }) => name !== "" && isHttpUrl(url));
   return isEvery ? environments : undefined;
 }
 
@@ -708,7 +1050,7 @@ function readDevApplication(
   faults: string[],
 ): Config["devApplication"] {
   const names = ["DEV_APPLICATION_ID", "DEV_KEY_ID", "DEV_KEY_SECRET"] as const;
-  const missing = names.filter((name) => (env[name] ?? "") === "");
+  const missing = names.filter((name) => !isSet(env, name));
   if (missing.length > 0 && missing.length < names.length) {
     faults.push(`${missing.join(" and ")} missing; allowed: all of ${names.join(", ")}, or none`);
   }
@@ -717,15 +1059,35 @@ function readDevApplication(
   return { appId: appId as AppId, keyId: keyId as KeyId, secret };
 }
 
+/** Variables of a way to log in, or of a database, that is not chosen. */
+function idle(env: NodeJS.ProcessEnv, values: Values): string[] {
+  const groups: Record<string, readonly ["AUTH_METHOD" | "DATABASE", string]> = {
+    [okta]: ["AUTH_METHOD", "okta"],
+    [oidc]: ["AUTH_METHOD", "oidc"],
+    [postgres]: ["DATABASE", "postgres"],
+  };
+  const result: string[] = [];
+  for (const [name, variable] of Object.entries<Variable<unknown>>(variables)) {
+    const choice =
+      name === "DATABASE_PATH" ? (["DATABASE", "sqlite"] as const) : groups[variable.group];
+    if (choice === undefined || values[choice[0]] === choice[1]) continue;
+    if (!isSet(env, name as Name) || env[name] === variable.default) continue;
+    result.push(`${name} has no effect without ${choice.join("=")}`);
+  }
+  return result;
+}
+
 function warnings(env: NodeJS.ProcessEnv, values: Values): string[] {
   const known = new Set<string>([...Object.keys(variables), ...(values.REDIS_URL_ENV_VARS ?? [])]);
   const unused = new Set<string>(unusedNames);
   const injected: string[] = [];
   const result: string[] = [];
   for (const [name, value] of Object.entries(env)) {
-    if (known.has(name) || value === undefined || value === "") continue;
-    if (families.test(name) && (injectedName.test(name) || injectedValue.test(value))) {
+    if (value === undefined || value === "") continue;
+    if (isInjected(name, value)) {
       injected.push(name);
+    } else if (known.has(name)) {
+      // Checked where it is read.
     } else if (unused.has(name)) {
       result.push(`${name} is set but not used by this version`);
     } else {

@@ -68,7 +68,7 @@ function errorsPage(): string {
 
 In Bayeux, the field \`error\` of an unsuccessful reply has the text of the second column, where \`…\` stands for what
 the error is about, such as a channel; \`ext.detail\` says what can be done about it. Over REST, the same is a JSON body
-\`{"code", "params", "message", "details"}\` with the HTTP status of the third column. Two are plain texts instead:
+\`{"code", "params", "message", "details"}\` with the HTTP status of the third column; below \`/api\`, what is wrong with a key is a 403. Two are plain texts instead:
 \`unauthorized\` (no credentials at all), just that word, as old clients know it, and \`notFound\`.
 
 | code | \`error\` | HTTP | again? | help |

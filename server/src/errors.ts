@@ -142,6 +142,12 @@ export const catalogue = {
     help: "The key was revoked or deleted; use another key.",
     retry: "no",
   },
+  disconnected: {
+    text: "Disconnected",
+    http: 403,
+    help: "An admin or a back end of the application ended what this client was subscribed to; it may subscribe again.",
+    retry: "later",
+  },
   invalidTokenProvided: {
     text: "Invalid token provided",
     http: 400,
@@ -189,6 +195,12 @@ export const catalogue = {
     text: "Unauthorized",
     http: 403,
     help: "Send Authorization: Basic (key id and secret), Token or Bearer (a JWT), or ?token=.",
+    retry: "no",
+  },
+  keyRequired: {
+    text: "Unauthorized",
+    http: 401,
+    help: "Send Authorization: Basic with a key's id and its secret, as curl -u does; tokens are not taken here.",
     retry: "no",
   },
   noSuchChannel: {
@@ -243,7 +255,7 @@ export const catalogue = {
   loginFailed: {
     text: "Wrong user name or password",
     http: 401,
-    help: "Look for the password in ADMIN_PASSWORD, or make another with: pandapush admin reset-password",
+    help: "The password is that of ADMIN_PASSWORD where this is set; else the one shown at the first start, and another is made with: npx pandapush admin reset-password",
     retry: "no",
   },
   tooManyLogins: {
@@ -251,6 +263,30 @@ export const catalogue = {
     http: 429,
     help: "Too many logins from this address failed; try again in a few minutes.",
     retry: "later",
+  },
+  loginOver: {
+    text: "This sign-in is over",
+    http: 400,
+    help: "It took more than ten minutes, was used already, or began in another browser. Sign in again.",
+    retry: "no",
+  },
+  loginDenied: {
+    text: "You were not let in",
+    http: 403,
+    help: "The identity provider did not let you in here.",
+    retry: "no",
+  },
+  providerDown: {
+    text: "The identity provider does not answer",
+    http: 503,
+    help: "Try again in a moment. Who is signed in already can go on.",
+    retry: "later",
+  },
+  providerFault: {
+    text: "The identity provider and this server do not get on",
+    http: 502,
+    help: "Somebody who runs this server has to mend it: its log has the reason.",
+    retry: "no",
   },
   crossSite: {
     text: "Cross-site request",
@@ -347,6 +383,8 @@ export const closeCodes = {
 export class Refusal implements Error {
   readonly name = "Refusal";
   readonly message: string;
+  /** The key that it was tried with, where that is known; for the application's admins. */
+  keyId: string | undefined;
 
   /**
    * @param params of the Bayeux form `code:param,param:text`
@@ -361,7 +399,12 @@ export class Refusal implements Error {
   }
 
   get help(): string {
-    return this.detail ?? catalogue[this.code].help;
+    return this.detail ?? this.usualHelp;
+  }
+
+  /** The catalogue's words, which know nothing of this case. */
+  get usualHelp(): string {
+    return catalogue[this.code].help;
   }
 
   get http(): number {
@@ -371,6 +414,11 @@ export class Refusal implements Error {
   get bayeuxCode(): number | null {
     const kind: ErrorKind = catalogue[this.code];
     return kind.bayeuxCode ?? null;
+  }
+
+  /** What `Retry-After` says; undefined where trying again does not help. */
+  get retryAfterSeconds(): number | undefined {
+    return this.http === 503 || this.http === 429 ? 5 : undefined;
   }
 
   /** The `error` field of a Bayeux reply. */
@@ -387,6 +435,21 @@ export class Refusal implements Error {
       message: this.message,
       details: this.help,
     };
+  }
+}
+
+/**
+ * A key that may not ask. Where nothing has to be as it was in Pandapush 2.2, its status says what
+ * is wrong: 403.
+ */
+export class KeyRefusal extends Refusal {
+  constructor({ code, params, help, keyId }: Refusal) {
+    super(code, params, help);
+    this.keyId = keyId;
+  }
+
+  override get http(): number {
+    return 403;
   }
 }
 

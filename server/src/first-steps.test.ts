@@ -34,5 +34,7 @@ test("the first screen shows the admin's password when it was made just now, els
   expect(firstScreen(url, "1", undefined, { ...known, isConfigured: true })).toMatch(
     /zoe .*ADMIN_PASSWORD/,
   );
-  expect(firstScreen(url, "1", undefined)).not.toContain("Admin");
+  expect(firstScreen(url, "1", undefined, known)).toContain(`Console:  ${url}/admin\n`);
+  expect(firstScreen(url, "1", undefined, { provider: "Okta" })).toMatch(/sign in with Okta/);
+  expect(firstScreen(url, "1", undefined)).not.toMatch(/Admin|Console/);
 });

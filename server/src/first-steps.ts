@@ -9,8 +9,10 @@ export interface FirstSteps {
   readonly secret: string;
 }
 
-/** How an admin logs in. */
-export interface AdminLogin {
+/** How admins log in: here with a password, or at a provider that is called so. */
+export type AdminLogin = PasswordLogin | { readonly provider: string };
+
+interface PasswordLogin {
   readonly username: string;
   /** By ADMIN_PASSWORD, which is not shown. */
   readonly isConfigured: boolean;
@@ -79,20 +81,22 @@ export function firstScreen(
     steps
       ? `Your own application:  npx pandapush app add "My app"  (then: npx pandapush key add APP_ID)`
       : "Applications:  npx pandapush app list   Keys:  npx pandapush key add APP_ID",
-    ...(login === undefined ? [] : describeLogin(login)),
+    ...(login === undefined ? [] : [`Console:  ${url}/admin`, ...describeLogin(login)]),
     "Stop with Ctrl-C.",
     "",
   ];
   return `\n${lines.map((line) => (line.startsWith("curl ") || line === "" ? line : `  ${line}`)).join("\n")}\n`;
 }
 
-function describeLogin({ username, isConfigured, password }: AdminLogin): string[] {
+function describeLogin(login: AdminLogin): string[] {
+  if ("provider" in login) return [`Admins sign in with ${login.provider}.`];
+  const { username, isConfigured, password } = login;
   if (password !== undefined) {
     return [
       `Admin login:  ${username}  password  ${password}`,
       "Keep it now: it is not shown again. Another one:  npx pandapush admin reset-password",
     ];
   }
-  const forgotten = isConfigured ? "ADMIN_PASSWORD" : "npx pandapush admin reset-password";
+  const forgotten = isConfigured ? "it is in ADMIN_PASSWORD" : "npx pandapush admin reset-password";
   return [`Admin login:  ${username}  (forgotten the password? ${forgotten})`];
 }

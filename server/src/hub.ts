@@ -10,10 +10,9 @@
 import type { AppId, Channel, KeyId, Pattern } from "@pandapush/protocol";
 import { expand } from "@pandapush/protocol";
 import type { Encoder, Position, Publication, Session, Subscription } from "./session.js";
+import { sliceMs } from "./slices.js";
 import { type Batch, batchesOf } from "./transports/transport.js";
 
-/** Long work stops after this long to let other work in; then it goes on. */
-export const sliceMs = 5;
 /** Work between two looks at the clock: a session is 1, and so are `workLength` written characters. */
 const sliceWork = 32;
 const workLength = 4_096;
@@ -129,8 +128,17 @@ class Run {
   }
 }
 
+/** Who is subscribed to what in one application, to look at. Changes as it is looked at. */
+export interface AppView {
+  readonly channels: ReadonlyMap<Channel | Pattern, ReadonlySet<Subscription>>;
+  /** Everybody with a subscription in it. */
+  readonly sessions: ReadonlyMap<Session, number>;
+  /** Who would hear a publication; some perhaps in several of the sets. */
+  audience(channel: Channel): readonly ReadonlySet<Subscription>[];
+}
+
 /** One application's part of the hub. */
-class App {
+class App implements AppView {
   readonly channels = new Map<Channel | Pattern, Set<Subscription>>();
   /** How many subscriptions each session has here. */
   readonly sessions = new Map<Session, number>();
@@ -207,6 +215,7 @@ export class Hub {
       session,
       name,
       keyId,
+      presenceId: undefined,
       since: this.seq,
       isEffective: false,
       waiting: 0,
@@ -304,6 +313,11 @@ export class Hub {
 
   isHeard(appId: AppId, channel: Channel): boolean {
     return (this.apps.get(appId)?.audience(channel).length ?? 0) > 0;
+  }
+
+  /** undefined: nobody ever subscribed to anything in it. */
+  view(appId: AppId): AppView | undefined {
+    return this.apps.get(appId);
   }
 
   *counters(): Generator<[AppId, AppCounters]> {

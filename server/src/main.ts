@@ -5,7 +5,7 @@ import { type Config, ConfigError, readConfig, readEnvironment } from "./config.
 import { type AdminLogin, findFirstSteps, firstScreen } from "./first-steps.js";
 import { createLog, type Log } from "./observe.js";
 import { type RunningServer, startServer } from "./server.js";
-import type { Store } from "./storage/store.js";
+import { StorageUnavailable, type Store } from "./storage/store.js";
 
 /**
  * Runs the server until SIGTERM or SIGINT; the process then ends by itself with exit code 0.
@@ -36,30 +36,42 @@ export async function main(): Promise<number> {
   endOnSignals(server, log);
   surviveErrors(server, log);
   log.info({ url: server.url, version: build.version }, "listening");
-  // A key's secret is shown to people who try it out, never to a production log.
-  if (environment.NODE_ENV !== "production") {
-    const steps = config.devApplication ?? (await findFirstSteps(server.store));
-    await server.keys.changed();
-    const login = await findAdminLogin(server.store, config);
-    process.stdout.write(firstScreen(server.url, build.version, steps, login));
-  } else if (await lacksPassword(server.store, config)) {
-    log.warn("no admin can log in: set ADMIN_PASSWORD, or run: pandapush admin reset-password");
+  try {
+    // A key's secret is shown to people who try it out, never to a production log.
+    if (environment.NODE_ENV !== "production") await showFirstScreen(server, config, build.version);
+    else await warnWithoutPassword(server.store, config, log);
+  } catch (error) {
+    if (!(error instanceof StorageUnavailable)) throw error;
+    log.warn("not ready: the database is not available, and is tried again and again");
   }
   return 0;
+}
+
+async function showFirstScreen(
+  { store, keys, url }: RunningServer,
+  config: Config,
+  version: string,
+): Promise<void> {
+  const steps = config.devApplication ?? (await findFirstSteps(store));
+  await keys.changed();
+  const login = await findAdminLogin(store, config);
+  process.stdout.write(firstScreen(url, version, steps, login));
 }
 
 /** undefined: nobody can log in. */
 async function findAdminLogin(store: Store, { admin }: Config): Promise<AdminLogin | undefined> {
   if (admin.method === "none") return undefined;
+  if (admin.provider !== undefined) return { provider: admin.provider.name };
   const { username } = admin;
   if (admin.password !== undefined) return { username, isConfigured: true };
   const password = await addPassword(store);
   return { username, isConfigured: false, ...(password === undefined ? {} : { password }) };
 }
 
-async function lacksPassword(store: Store, { admin }: Config): Promise<boolean> {
-  const isInDatabase = admin.method === "basic" && admin.password === undefined;
-  return isInDatabase && !(await hasPassword(store));
+async function warnWithoutPassword(store: Store, { admin }: Config, log: Log): Promise<void> {
+  if (admin.method !== "basic" || admin.password !== undefined || (await hasPassword(store)))
+    return;
+  log.warn("no admin can log in: set ADMIN_PASSWORD, or run: pandapush admin reset-password");
 }
 
 function endOnSignals(server: RunningServer, log: Log): void {

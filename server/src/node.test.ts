@@ -48,6 +48,8 @@ function startNode(parts: Partial<NodeParts> = {}): Node {
     createPresence: () => ({
       join: () => ({ list: "{}", position: undefined }),
       leave: () => undefined,
+      members: () => "{}",
+      counts: () => [],
     }),
     limits: generous,
     sessionExpiryMs: 60_000,

@@ -3,12 +3,12 @@
  * Knows nothing of Bayeux, HTTP or tokens: it is given a Grant and does the deed.
  */
 import { randomFillSync } from "node:crypto";
-import { setImmediate as nextTurn } from "node:timers/promises";
-import type { AppId, Channel, Grant, KeyId, ParsedChannel } from "@pandapush/protocol";
+import type { AppId, Channel, Grant, KeyId, ParsedChannel, Pattern } from "@pandapush/protocol";
 import { ownText, parseChannel } from "@pandapush/protocol";
+import { AddressCounter } from "./addresses.js";
 import type { Broker, BrokerHandler } from "./broker/broker.js";
 import { Refusal } from "./errors.js";
-import { Hub, type HubLimits, sliceMs } from "./hub.js";
+import { type AppView, Hub, type HubLimits } from "./hub.js";
 import { after, type MaybePromise, orUndo } from "./maybe-promise.js";
 import type { Announce, Member, Presence } from "./presence/presence.js";
 import {
@@ -20,6 +20,7 @@ import {
   type SessionLimits,
   type Subscription,
 } from "./session.js";
+import { inSlices } from "./slices.js";
 import { batchesOf } from "./transports/transport.js";
 
 export { maxListLength } from "./presence/presence.js";
@@ -73,7 +74,7 @@ export class Node {
   /** Part of every clientId and publication id made here, so that other nodes know whose they are. */
   readonly id = randomText(5);
   private readonly sessions = new Map<string, Session>();
-  private readonly sessionsByAddress = new Map<string, number>();
+  private readonly addresses: AddressCounter;
   private readonly hub: Hub;
   private readonly broker: Broker;
   private readonly presence: Presence;
@@ -86,6 +87,7 @@ export class Node {
 
   constructor(private readonly parts: NodeParts) {
     this.sessionLimits = { ...parts.limits, expiryMs: parts.sessionExpiryMs };
+    this.addresses = new AddressCounter(parts.limits.sessionsPerAddress);
     this.hub = new Hub(parts.limits);
     this.broker = parts.createBroker({
       received: (appId, publication, position) => {
@@ -102,21 +104,17 @@ export class Node {
 
   /**
    * Starts a session that nothing is subscribed in yet.
-   * @param address the client's, counted against `sessionsPerAddress`; undefined is not counted
+   * @param address the client's, counted against `sessionsPerAddress`
    * @throws Refusal `tooManySessions`
    */
   createSession(encoder: Encoder, address: string | undefined): Session {
     const { limits } = this.parts;
-    if (address !== undefined) {
-      const count = this.sessionsByAddress.get(address) ?? 0;
-      if (count >= limits.sessionsPerAddress) {
-        throw new Refusal(
-          "tooManySessions",
-          [],
-          `An address may have ${limits.sessionsPerAddress} sessions; try again later.`,
-        );
-      }
-      this.sessionsByAddress.set(address, count + 1);
+    if (!this.addresses.add(address)) {
+      throw new Refusal(
+        "tooManySessions",
+        [],
+        `An address may have ${limits.sessionsPerAddress} sessions; try again later.`,
+      );
     }
     const session = new Session(
       // 160 random bits: the id is all that a client proves itself with.
@@ -215,6 +213,30 @@ export class Node {
     this.supervise(ended, "end revoked subscriptions");
   }
 
+  /**
+   * Ends what the session is subscribed to in this application, and tells its client. It goes on
+   * in others, and may subscribe again. SUB-8
+   */
+  disconnect(session: Session, appId: AppId): void {
+    const reason = new Refusal("disconnected");
+    this.endSubscriptionsOf(session, ({ name }) => (appOf(name) === appId ? reason : undefined));
+  }
+
+  /** Who is subscribed to what at this node. */
+  view(appId: AppId): AppView | undefined {
+    return this.hub.view(appId);
+  }
+
+  /** Everyone on a presence channel, as JSON text: `{"<id>":{…},…}` */
+  members(appId: AppId, channel: Channel): MaybePromise<string> {
+    return this.presence.members(appId, channel);
+  }
+
+  /** How many are on each of these presence channels. */
+  memberCounts(appId: AppId, channels: readonly Channel[]): MaybePromise<readonly number[]> {
+    return this.presence.counts(appId, channels);
+  }
+
   /** Ends all sessions. */
   async close(): Promise<void> {
     clearInterval(this.statisticsTimer);
@@ -272,6 +294,7 @@ export class Node {
         const joined = this.presence.join(appId, channel, clientId, member, lists.left);
         return after(joined, ({ list, position }) => {
           if (!this.isLive(subscription)) return undefined;
+          subscription.presenceId = member.id;
           lists.left -= list.length;
           return { list, release: () => release(position) };
         });
@@ -307,11 +330,7 @@ export class Node {
 
   private afterEnd(session: Session, reason: EndReason): void {
     this.sessions.delete(session.clientId);
-    if (session.address !== undefined) {
-      const rest = (this.sessionsByAddress.get(session.address) ?? 1) - 1;
-      if (rest > 0) this.sessionsByAddress.set(session.address, rest);
-      else this.sessionsByAddress.delete(session.address);
-    }
+    this.addresses.remove(session.address);
     for (const name of [...session.subscriptions.keys()]) this.unsubscribe(session, name);
     this.parts.onSessionEnd?.(session, reason);
   }
@@ -322,24 +341,30 @@ export class Node {
   ): Promise<void> {
     const appGone = new Refusal("unknownApplication");
     const keyGone = new Refusal("revokedKey");
-    let sliceEnd = performance.now() + sliceMs;
-    for (const session of this.sessions.values()) {
-      const { clientId, encoder } = session;
-      const texts: string[] = [];
-      for (const subscription of session.subscriptions.values()) {
-        const { name, keyId } = subscription;
-        const isAppGone = appIds.has(name.slice(1, name.indexOf("/", 1)));
-        if (!isAppGone && !keyIds.has(keyId)) continue;
-        const reason = isAppGone ? appGone : keyGone;
-        if (subscription.waiting > 0) this.endings.set(subscription, reason);
-        this.unsubscribe(session, name);
-        texts.push(encoder.subscriptionEnded(clientId, name, reason.toBayeux()));
-      }
-      for (const batch of batchesOf(texts, encoder.join)) session.deliver(batch);
-      if (performance.now() < sliceEnd) continue;
-      await nextTurn();
-      sliceEnd = performance.now() + sliceMs;
+    await inSlices(this.sessions.values(), (session) => {
+      this.endSubscriptionsOf(session, ({ name, keyId }) => {
+        if (appIds.has(appOf(name))) return appGone;
+        return keyIds.has(keyId) ? keyGone : undefined;
+      });
+    });
+  }
+
+  /** @param reasonOf why a subscription ends; undefined: it does not */
+  private endSubscriptionsOf(
+    session: Session,
+    reasonOf: (subscription: Subscription) => Refusal | undefined,
+  ): void {
+    const { clientId, encoder } = session;
+    const texts: string[] = [];
+    for (const subscription of session.subscriptions.values()) {
+      const reason = reasonOf(subscription);
+      if (reason === undefined) continue;
+      const { name } = subscription;
+      if (subscription.waiting > 0) this.endings.set(subscription, reason);
+      this.unsubscribe(session, name);
+      texts.push(encoder.subscriptionEnded(clientId, name, reason.toBayeux()));
     }
+    for (const batch of batchesOf(texts, encoder.join)) session.deliver(batch);
   }
 
   private trafficOf(appId: AppId): Traffic {
@@ -405,6 +430,10 @@ function untilTaken<T>(taken: Promise<T>, traffic: Traffic, length: number): Pro
 
 function rate(count: number, seconds: number): number {
   return seconds > 0 ? Math.round((count / seconds) * 100) / 100 : 0;
+}
+
+function appOf(name: Channel | Pattern): string {
+  return name.slice(1, name.indexOf("/", 1));
 }
 
 function isPresence(channel: Channel): boolean {

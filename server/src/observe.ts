@@ -1,5 +1,4 @@
 /** Logging, given to the other parts as small functions. */
-import { createHash } from "node:crypto";
 import { type Logger, pino } from "pino";
 import pretty from "pino-pretty";
 import type { Config } from "./config.js";
@@ -16,9 +15,4 @@ export function createLog({ level, path }: Config["log"]): Log {
     );
   }
   return pino({ level }, pino.destination({ dest: 1, sync: false }));
-}
-
-/** A clientId is all that a client proves itself with: logs show only this. */
-export function hashed(clientId: string): string {
-  return createHash("sha256").update(clientId).digest("hex").slice(0, 8);
 }

@@ -4,9 +4,11 @@ import { createServer, type Server as HttpServer, type IncomingMessage } from "n
 import type { AddressInfo } from "node:net";
 import type { Duplex } from "node:stream";
 import { setTimeout as delay } from "node:timers/promises";
+import { countedAddress } from "./addresses.js";
 import { AdminAuth, sharedSessionKey } from "./auth/admin.js";
-import { createAuthorize } from "./auth/authorize.js";
+import { createAuthorize, createIdentifyKey } from "./auth/authorize.js";
 import { KeyTable } from "./auth/keys.js";
+import { OidcLogin } from "./auth/oidc.js";
 import { basicLogin } from "./auth/password.js";
 import { Bayeux } from "./bayeux.js";
 import { createMemoryBroker } from "./broker/memory.js";
@@ -15,10 +17,13 @@ import type { Config } from "./config.js";
 import type { AdminParts } from "./http/admin.js";
 import { createApp } from "./http/app.js";
 import type { BuildInfo } from "./http/health.js";
+import { LocalLive } from "./live.js";
 import { Node } from "./node.js";
-import { hashed, type Log } from "./observe.js";
+import type { Log } from "./observe.js";
 import { createMemoryPresence } from "./presence/memory.js";
 import { type Log as LogWith, RedisHosts } from "./redis/hosts.js";
+import { RefusalLog } from "./refusals.js";
+import type { Session } from "./session.js";
 import { openStore } from "./storage/sql.js";
 import type { Store } from "./storage/store.js";
 import { addressReader } from "./transports/address.js";
@@ -56,12 +61,13 @@ export async function startServer(
 ): Promise<RunningServer> {
   const { limits } = config;
   const logError = (error: unknown, what: string): void => log.error({ err: error }, what);
-  const store = await openStore(config.database);
-  await addDevApplication(store, config.devApplication);
+  const store = await openStore(config.database, { mayBeDown: true });
   const keys = new KeyTable(store, {
     reloadMs: config.cacheTtlMs,
     usageMs: config.keyStatsIntervalMs,
     report: (problem, error) => log.error({ err: error }, problem),
+    recovered: () => log.info("the database answers again"),
+    prepare: () => addDevApplication(store, config.devApplication),
   });
   await keys.load();
   const logWith: LogWith = (level, message, fields) => log[level](fields, message);
@@ -79,25 +85,33 @@ export async function startServer(
     statisticsIntervalMs: config.statisticsIntervalMs,
     onSessionEnd: (session, reason) => {
       const level = reason === "overflow" ? "warn" : "debug";
-      log[level]({ client: hashed(session.clientId), reason }, "session ended");
+      log[level]({ client: session.hash, reason }, "session ended");
     },
     onLoss: (app) =>
       log.warn({ app }, "publications were lost: more was published than could be delivered"),
     logError,
   });
-  keys.onRevoked((revoked) => node.revoke(revoked));
+  const refusals = new RefusalLog((appId) => keys.knowsApp(appId));
+  keys.onRevoked((revoked) => {
+    node.revoke(revoked);
+    for (const appId of revoked.appIds) refusals.forget(appId);
+  });
+  const live = new LocalLive(node, refusals);
 
   const authorize = createAuthorize(keys);
   const bayeux = new Bayeux(node, authorize, {
     ...config.bayeux,
     batchMessages: limits.batchMessages,
-    onRefusal: (refusal, channel) =>
-      log.debug({ refusal: refusal.code, channel }, "message refused"),
+    onRefusal: (refusal, kind, channel) => {
+      log.debug({ refusal: refusal.code, kind, channel }, "message refused");
+      if (kind === "subscribe" || kind === "publish") {
+        refusals.addForChannel(kind, channel, refusal);
+      }
+    },
     logError,
   });
-  const onSlowConsumer = (session: { clientId: string } | undefined): void => {
-    const client = session === undefined ? undefined : hashed(session.clientId);
-    log.warn({ client }, "slow consumer disconnected");
+  const onSlowConsumer = (session: Session | undefined): void => {
+    log.warn({ client: session?.hash }, "slow consumer disconnected");
   };
   const addressOf = addressReader(config.trustProxy);
   const { pingIntervalMs } = config.bayeux;
@@ -123,11 +137,26 @@ export async function startServer(
     maxBodyBytes: limits.messageBytes,
     log: logWith,
     build,
-    admin: {
-      auth: await createAdminAuth(config, store, log),
+    checks: {
+      database: () =>
+        keys.isFailing
+          ? "not available; known keys go on working, unknown keys and the administration do not"
+          : undefined,
+      keys: () => (keys.isLoaded ? undefined : "not loaded yet"),
+    },
+    refusals,
+    backend: {
+      live,
       store,
+      identifyKey: createIdentifyKey(keys),
+      batchMessages: limits.batchMessages,
+    },
+    admin: {
+      ...createAdminAuth(config, store, log),
+      store,
+      live,
       changed: () => keys.changed(),
-      addressOf,
+      addressOf: (request) => countedAddress(addressOf(request)),
       version: build.version,
       deployment: deploymentOf(config, build),
     },
@@ -245,20 +274,29 @@ async function drained(
   }
 }
 
-/** undefined: nobody can log in. */
-async function createAdminAuth(
+function createAdminAuth(
   { admin }: Config,
   store: Store,
   log: Log,
-): Promise<AdminAuth | undefined> {
-  if (admin.method === "none") return undefined;
-  return new AdminAuth({
-    method: basicLogin(store, admin),
+): Pick<AdminParts, "auth" | "oidc"> {
+  if (admin.method === "none") return { auth: undefined };
+  const sessionKey = admin.sessionKey ?? sharedSessionKey(store);
+  const oidc =
+    admin.provider &&
+    new OidcLogin(admin.provider, {
+      key: sessionKey,
+      report: (problem, fields) => log.warn(fields, problem),
+    });
+  // The server starts without its answer.
+  void oidc?.prepare();
+  const auth = new AdminAuth({
+    method: oidc ?? basicLogin(store, admin),
     rootAdmins: admin.rootAdmins,
-    sessionKey: admin.sessionKey ?? (await sharedSessionKey(store)),
+    sessionKey,
     sessionMs: admin.sessionMs,
     onFailure: (failure) => log.warn(failure, "admin login failed"),
   });
+  return { auth, ...(oidc === undefined ? {} : { oidc }) };
 }
 
 function deploymentOf({ deployment }: Config, build: BuildInfo): AdminParts["deployment"] {
@@ -266,14 +304,25 @@ function deploymentOf({ deployment }: Config, build: BuildInfo): AdminParts["dep
   return { environments, environment, version: commit === "" ? build.version : commit };
 }
 
+/** Other nodes may be doing the same at this moment. */
 async function addDevApplication(store: Store, dev: Config["devApplication"]): Promise<void> {
   if (dev === undefined) return;
   const { appId, keyId, secret } = dev;
-  if ((await store.findApplication(appId)) === undefined) {
-    await store.addApplication({ id: appId, name: "dev", createdBy: "admin" });
-  }
-  if ((await store.findKey(appId, keyId)) !== undefined) return;
+  const hasApp = async () => (await store.findApplication(appId)) !== undefined;
+  await unless(hasApp, () => store.addApplication({ id: appId, name: "dev", createdBy: "admin" }));
   const expires = new Date();
   expires.setFullYear(expires.getFullYear() + 100);
-  await store.addKey({ id: keyId, secret, appId, createdBy: "admin", expires, purpose: "dev" });
+  const key = { id: keyId, secret, appId, createdBy: "admin", expires, purpose: "dev" };
+  const hasKey = async () => (await store.findKey(appId, keyId)) !== undefined;
+  await unless(hasKey, () => store.addKey(key));
+}
+
+/** Does what is not done; that it fails is no matter when somebody else has done it. */
+async function unless(isDone: () => Promise<boolean>, work: () => Promise<unknown>): Promise<void> {
+  if (await isDone()) return;
+  try {
+    await work();
+  } catch (error) {
+    if (!(await isDone())) throw error;
+  }
 }

@@ -1,9 +1,12 @@
+import { createHash } from "node:crypto";
 import type { Channel, KeyId, Pattern } from "@pandapush/protocol";
 import {
   type Batch,
   batchesOf,
+  type Origin,
   type PushConnection,
   type Receiver,
+  type TransportKind,
 } from "./transports/transport.js";
 
 /** A thing published, inside this process. `data` and `ext` are JSON text, as they arrived. */
@@ -41,6 +44,8 @@ export interface Subscription {
   readonly name: Channel | Pattern;
   /** The key that allowed it last; when that is revoked the subscription ends. */
   keyId: KeyId | undefined;
+  /** Whom it makes present: on presence channels, not on patterns. */
+  presenceId: string | undefined;
   /** Sequence number of the last publication that this subscription does not hear. */
   readonly since: number;
   /**
@@ -125,6 +130,12 @@ export class Session implements Receiver {
   readonly subscriptions = new Map<Channel | Pattern, Subscription>();
   /** Whether the client is told `sentCount`, to compare it with what it received. */
   isCounting = false;
+  /** When it began, in ms since 1970. */
+  readonly since = Date.now();
+  /** How its client came last. */
+  private cameBy: TransportKind | undefined;
+  private cameFrom: string | undefined;
+  private cameAs: string | undefined;
   private state: State = { name: "queueing", outbox: new Outbox() };
   private sent = 0;
   /** While it waits nothing is queued: whatever comes answers it. */
@@ -136,7 +147,7 @@ export class Session implements Receiver {
   constructor(
     readonly clientId: string,
     readonly encoder: Encoder,
-    /** The client's network address, when it is counted. */
+    /** The client's network address at its handshake, which limits count. */
     readonly address: string | undefined,
     private readonly limits: SessionLimits,
     private readonly onEnd: (session: Session, reason: EndReason) => void,
@@ -160,6 +171,37 @@ export class Session implements Receiver {
   /** The connection that pushes this session's events, if one does. */
   get connection(): PushConnection | undefined {
     return this.state.name === "pushing" ? this.state.connection : undefined;
+  }
+
+  /** Names it to people: all that may be shown of a clientId. */
+  get hash(): string {
+    return createHash("sha256").update(this.clientId).digest("hex").slice(0, hashLength);
+  }
+
+  /** How its client is connected; undefined while a socket or stream is lost. */
+  get transport(): TransportKind | undefined {
+    if (this.connection !== undefined) return this.connection.kind;
+    return this.cameBy === "websocket" || this.cameBy === "eventsource" ? undefined : this.cameBy;
+  }
+
+  /** Where its client was last. */
+  get lastAddress(): string | undefined {
+    return this.cameFrom;
+  }
+
+  /** What its client's program last called itself. */
+  get userAgent(): string | undefined {
+    return this.cameAs;
+  }
+
+  /** Its client came by this. Posts beside a stream or socket tell nothing of it. */
+  notice({ kind, address, userAgent }: Origin): void {
+    if (this.connection !== undefined && this.connection.kind !== kind) return;
+    this.cameBy = kind;
+    this.cameAs = userAgent;
+    // Most come from where they began: the same text is kept once.
+    if (this.cameFrom !== address)
+      this.cameFrom = address === this.address ? this.address : address;
   }
 
   deliver(batch: Batch): void {
@@ -302,6 +344,9 @@ export class Session implements Receiver {
     request.answer(events, () => this.putBack(events));
   }
 }
+
+/** 64 bits: no two sessions share them. */
+const hashLength = 16;
 
 // Sessions are many: what their timers call is one function for all.
 

@@ -1,6 +1,6 @@
 /** The console's login and the reach of what is done there, on a whole running server. */
 import { afterEach, describe, expect, test, vi } from "vitest";
-import { AdminAuth, type AdminRequest } from "../src/auth/admin.js";
+import { AdminAuth, type AdminRequest, sharedSessionKey } from "../src/auth/admin.js";
 import { addPassword, basicLogin, hasPassword, resetPassword } from "../src/auth/password.js";
 import { appId, keyAuth, keyId, Socket, startTestServer, type TestServer } from "./harness.js";
 
@@ -148,7 +148,7 @@ describe("AUTH_METHOD=basic without ADMIN_PASSWORD", () => {
   test("all nodes of a database take each other's sessions", async () => {
     const server = await start();
     await resetPassword(server.store, "test");
-    const sessionKey = (await server.store.setting("session.key")) ?? "";
+    const sessionKey = sharedSessionKey(server.store);
     const method = basicLogin(server.store, { username: "admin" });
     const auth = new AdminAuth({ method, rootAdmins: [], sessionKey, sessionMs: 60_000 });
     const request: AdminRequest = { headers: {}, address: undefined, isSecure: false };

@@ -250,6 +250,18 @@ describe("pandapush admin", () => {
       err: "The password is the one in ADMIN_PASSWORD: change it there.\n",
     });
     expect(await reset({ AUTH_METHOD: "none" })).toMatchObject({ code: 1 });
+    const okta = {
+      AUTH_METHOD: "okta",
+      OKTA_ISSUER: "https://example.okta.com",
+      OKTA_CLIENT_ID: "id",
+      OKTA_CLIENT_SECRET: "hidden",
+      OKTA_REDIRECT_URI: "https://push.example.com/callback",
+    };
+    expect(await reset(okta)).toEqual({
+      code: 1,
+      out: "",
+      err: "Passwords are the provider's business (AUTH_METHOD is okta).\n",
+    });
   });
 
   test("key list and token know a revoked key", async () => {

@@ -35,6 +35,8 @@ let app: FastifyInstance;
 let port: number;
 let published: { channel: Channel; data: string }[];
 let logged: { level: string; message: string; fields: object }[];
+/** Why it is not ready. */
+let reasons: { database?: string; broker?: string };
 /** What the broker does with a publication that it was handed. */
 let take: PublishParts["publish"];
 
@@ -54,6 +56,7 @@ beforeAll(async () => {
     publishTimeoutMs: 200,
     log: (level, message, fields) => logged.push({ level, message, fields }),
     build: { version: "3.0.0", rev: "abc", built: "today" },
+    checks: { database: () => reasons.database, broker: () => reasons.broker },
   });
   await app.listen({ port: 0, host: "127.0.0.1" });
   port = (app.server.address() as AddressInfo).port;
@@ -69,6 +72,7 @@ afterAll(async () => {
 beforeEach(() => {
   published = [];
   logged = [];
+  reasons = {};
   take = (_grant, to, data) => {
     published.push({ channel: to, data });
   };
@@ -621,6 +625,42 @@ describe("beside publishing", () => {
     expect(answer.text).toBe('{"version":"3.0.0","rev":"abc","built":"today"}');
   });
 
+  it("/live says that the process answers, whatever else is wrong", async () => {
+    reasons = { database: "down" };
+    const answer = await request("/live");
+    expect(answer).toMatchObject({ status: 200, type: "application/json; charset=utf-8" });
+    expect(answer.text).toBe('{"live":true}');
+    expect(answer.headers.get("cache-control")).toBe("no-store");
+  });
+
+  it("/ready says whether clients may come, and if not, all reasons", async () => {
+    const ready = await request("/ready");
+    expect(ready).toMatchObject({ status: 200, type: "application/json; charset=utf-8" });
+    expect(ready.text).toBe('{"ready":true}');
+    expect(ready.headers.get("cache-control")).toBe("no-store");
+    reasons = { database: "down", broker: "one of two hosts is down" };
+    const unready = await request("/ready");
+    expect(unready.status).toBe(503);
+    expect(unready.headers.get("cache-control")).toBe("no-store");
+    expect(JSON.parse(unready.text)).toEqual({
+      ready: false,
+      reasons: ["database: down", "broker: one of two hosts is down"],
+    });
+    expect((await request("/ready", { method: "HEAD" })).status).toBe(503);
+  });
+
+  it.each([
+    ["/ready?exclude=broker", 503, ["database: down"]],
+    ["/ready?exclude=database,broker", 200, undefined],
+    ["/ready?exclude=database&exclude=broker", 200, undefined],
+    ["/ready?exclude=nothing", 503, ["database: down", "broker: down"]],
+  ])("%s leaves out what it names", async (path, status, left) => {
+    reasons = { database: "down", broker: "down" };
+    const answer = await request(path);
+    expect(answer.status).toBe(status);
+    expect((JSON.parse(answer.text) as { reasons?: string[] }).reasons).toEqual(left);
+  });
+
   it("/favicon.ico is a picture, for the pages that name none", async () => {
     const answer = await request("/favicon.ico");
     expect(answer).toMatchObject({ status: 200, type: "image/svg+xml" });
@@ -633,8 +673,8 @@ describe("beside publishing", () => {
     expect(answer.headers.get("content-security-policy")).toContain("script-src 'self'");
     expect(answer.text).not.toMatch(/<script(?![^>]*\ssrc=)|\son\w+=|<style|\sstyle=/);
     for (const [, path = ""] of answer.text.matchAll(/(?:src|href)="(\/[\w./]+)"/g)) {
-      // Served by the Bayeux side, which is not part of this app.
-      if (!path.startsWith("/push/"))
+      // Served by the Bayeux side and the console, which are not part of this app.
+      if (!path.startsWith("/push/") && path !== "/admin")
         expect([path, (await request(path)).status]).toEqual([path, 200]);
     }
   });

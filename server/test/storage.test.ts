@@ -1,7 +1,6 @@
 import { execFile } from "node:child_process";
 import { existsSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
-import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { join, relative } from "node:path";
 import { promisify } from "node:util";
@@ -10,8 +9,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { repositoryPath } from "../src/docs.js";
 import { openStore } from "../src/storage/sql.js";
 import { storeSuite } from "../src/storage/store.suite.js";
-
-const knexCommand = createRequire(import.meta.url).resolve("knex/bin/cli.js");
+import { knexCommand } from "./postgres.js";
 
 let folder: string;
 let files = 0;

@@ -16,13 +16,13 @@ export const browser: Platform = {
             ? (new EventSource(url) as unknown as Stream)
             : undefined,
 
-  async post(url, body, { headers, signal, isLast }) {
+  async post(url, body, { headers, signal }) {
     const response = await fetch(url, {
       method: "POST",
       headers: { "Content-Type": "application/json", ...headers },
       body,
       signal,
-      keepalive: isLast,
+      keepalive: signal === null,
       credentials: "include",
       cache: "no-store",
     });
@@ -36,14 +36,14 @@ export const browser: Platform = {
     const targets: readonly [EventTarget | undefined, string, () => void][] = [
       [globalThis.window, "online", awake],
       [globalThis.window, "offline", doubt],
-      [globalThis.window, "beforeunload", leave],
+      // Not "beforeunload": who is asked may stay, and links to downloads and mail leave nothing.
+      [globalThis.window, "pagehide", leave],
       [globalThis.document, "visibilitychange", look],
     ];
-    for (const [target, event, listener] of targets) target?.addEventListener(event, listener);
-    return () => {
-      for (const [target, event, listener] of targets) {
-        target?.removeEventListener(event, listener);
-      }
-    };
+    const watching = new AbortController();
+    for (const [target, event, listener] of targets) {
+      target?.addEventListener(event, listener, { signal: watching.signal });
+    }
+    return () => watching.abort();
   },
 };

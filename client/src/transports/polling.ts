@@ -1,11 +1,12 @@
 import { PandapushError } from "../error.js";
-import type { Message } from "../message.js";
 import type { NetworkOptions, Platform } from "../platform.js";
 import {
   type Batch,
   batchesOf,
   type Limits,
+  type Parcel,
   parse,
+  placeOf,
   type Transport,
   type TransportListeners,
 } from "./transport.js";
@@ -20,42 +21,30 @@ export function openPolling(
   options: () => NetworkOptions,
   limits: Limits,
   { received, refused, lost }: TransportListeners,
+  signal: AbortSignal,
 ): Transport {
-  const requests = new Set<AbortController>();
-  let waiting: Message[] = [];
+  const place = placeOf(url);
+  let waiting: readonly Parcel[] = [];
   let isBusy = false;
-  let isClosed = false;
 
-  const close = (): void => {
-    isClosed = true;
-    for (const request of requests) request.abort();
-  };
-
-  async function exchange({ messages, text }: Batch): Promise<void> {
-    const request = new AbortController();
-    requests.add(request);
+  async function exchange({ parcels, text }: Batch): Promise<void> {
     try {
-      const settings = { ...options(), signal: request.signal, isLast: false };
-      const answer = await post(url, text, settings);
-      if (isClosed) return;
+      const answer = await post(url, text, { ...options(), signal });
+      if (signal.aborted) return;
       const { status } = answer;
       if (status >= 200 && status < 300) {
         received(parse(answer.text));
-      } else if (isBatchRefused(status) && messages.length > 1) {
+      } else if (isBatchRefused(status) && parcels.length > 1) {
         // Perhaps only together they are too long for this server.
         limits.messages = 1;
-        for (const single of batchesOf(messages, 1)) if (!isClosed) await exchange(single);
+        for (const single of batchesOf(parcels, 1)) if (!signal.aborted) await exchange(single);
       } else if (isFinal(status)) {
-        refused(messages, new PandapushError(status, [], `HTTP ${status}`));
+        refused(parcels, new PandapushError(status, [], `${place} answered HTTP ${status}`));
       } else {
-        throw new Error(`The server answered HTTP ${status}`);
+        throw new Error(`HTTP ${status}`);
       }
     } catch (error) {
-      if (isClosed) return;
-      close();
-      lost(error as Error);
-    } finally {
-      requests.delete(request);
+      if (!signal.aborted) lost(new Error(`${place}: ${(error as Error).message}`));
     }
   }
 
@@ -66,7 +55,7 @@ export function openPolling(
       waiting = [];
       for (const batch of batches) {
         await exchange(batch);
-        if (isClosed) return;
+        if (signal.aborted) return;
       }
     }
     isBusy = false;
@@ -74,22 +63,15 @@ export function openPolling(
 
   return {
     type: "long-polling",
-    send(messages) {
-      const [first] = messages;
+    send(parcels) {
+      const [first] = parcels;
       if (first === undefined || first.channel === "/meta/connect") {
-        for (const batch of batchesOf(messages)) void exchange(batch);
+        for (const batch of batchesOf(parcels)) void exchange(batch);
         return;
       }
-      waiting = waiting.concat(messages);
+      waiting = waiting.concat(parcels);
       if (!isBusy) void drain();
     },
-    leave(message) {
-      const settings = { ...options(), signal: new AbortController().signal, isLast: true };
-      post(url, JSON.stringify([message]), settings).catch(() => {
-        // Nobody is left to tell.
-      });
-    },
-    close,
   };
 }
 

@@ -1,20 +1,25 @@
 import { describe, expect, test } from "vitest";
-import type { Message } from "../message.js";
-import { batchesOf, parse } from "./transport.js";
+import { batchesOf, type Parcel, parse } from "./transport.js";
 
-const messages = (count: number, data: unknown = 0): Message[] =>
-  Array.from({ length: count }, (_, id) => ({ channel: "/a", id: String(id), data }));
+const parcels = (count: number, data: unknown = 0): Parcel[] =>
+  Array.from({ length: count }, (_, id) => ({
+    channel: "/a",
+    id: String(id),
+    text: JSON.stringify({ id, data }),
+  }));
 
 describe("batchesOf", () => {
   test("T25 gives an empty batch for no message", () => {
-    expect(batchesOf([])).toEqual([{ messages: [], text: "[]" }]);
+    expect(batchesOf([])).toEqual([{ parcels: [], text: "[]" }]);
   });
 
   test("puts a few messages into one batch, as JSON", () => {
-    const all = messages(3, "ä");
+    const all = parcels(3, "ä");
     const batches = batchesOf(all);
-    expect(batches.map((batch) => batch.messages)).toEqual([all]);
-    expect(batches.map((batch) => JSON.parse(batch.text))).toEqual([all]);
+    expect(batches.map((batch) => batch.parcels)).toEqual([all]);
+    expect(batches.map((batch) => JSON.parse(batch.text))).toEqual([
+      [0, 1, 2].map((id) => ({ id, data: "ä" })),
+    ]);
   });
 
   test.each([
@@ -22,31 +27,31 @@ describe("batchesOf", () => {
     [101, [100, 1]],
     [500, [100, 100, 100, 100, 100]],
   ])("cuts %i messages into batches of at most 100", (count, sizes) => {
-    expect(batchesOf(messages(count)).map((batch) => batch.messages.length)).toEqual(sizes);
+    expect(batchesOf(parcels(count)).map((batch) => batch.parcels.length)).toEqual(sizes);
   });
 
   test("cuts where a batch would be longer than 64 Ki characters", () => {
-    const all = messages(9, "x".repeat(20_000));
+    const all = parcels(9, "x".repeat(20_000));
     const batches = batchesOf(all);
-    expect(batches.map((batch) => batch.messages.length)).toEqual([3, 3, 3]);
+    expect(batches.map((batch) => batch.parcels.length)).toEqual([3, 3, 3]);
     for (const { text } of batches) expect(text.length).toBeLessThan(65_536 + 200);
   });
 
   test("gives a message that is too long a batch of its own", () => {
-    const [first, last] = messages(2);
-    const long = { channel: "/a", data: "x".repeat(100_000) };
-    const batches = batchesOf([first, long, last] as Message[]);
-    expect(batches.map((batch) => batch.messages)).toEqual([[first], [long], [last]]);
+    const [first, last] = parcels(2);
+    const [long] = parcels(1, "x".repeat(100_000));
+    const batches = batchesOf([first, long, last] as Parcel[]);
+    expect(batches.map((batch) => batch.parcels)).toEqual([[first], [long], [last]]);
   });
 
   test("puts each message into a batch of its own for a server that takes no more", () => {
-    const all = messages(3);
-    expect(batchesOf(all, 1).map((batch) => batch.messages)).toEqual(all.map((each) => [each]));
+    const all = parcels(3);
+    expect(batchesOf(all, 1).map((batch) => batch.parcels)).toEqual(all.map((each) => [each]));
   });
 
   test("keeps the order", () => {
-    const ids = batchesOf(messages(250)).flatMap((batch) => batch.messages.map(({ id }) => id));
-    expect(ids).toEqual(messages(250).map(({ id }) => id));
+    const ids = batchesOf(parcels(250)).flatMap((batch) => batch.parcels.map(({ id }) => id));
+    expect(ids).toEqual(parcels(250).map(({ id }) => id));
   });
 });
 

@@ -1,28 +1,35 @@
 import type { PandapushError } from "../error.js";
 import type { ConnectionType, Message } from "../message.js";
 
-/** One way to a server. It is used until it is lost or closed, and never again. */
+/** A message as it travels. */
+export interface Parcel {
+  readonly id: string;
+  readonly channel: string;
+  /** The message as JSON. */
+  readonly text: string;
+}
+
+/**
+ * One way to a server. It is used until it is lost, or closed with the signal that it was opened
+ * with, and never again.
+ */
 export interface Transport {
   readonly type: ConnectionType;
   /** Sends messages in order, in as few batches as servers take; none asks for a sign of life. */
-  send(messages: readonly Message[]): void;
-  /** The page is being left: sends one last message, whatever becomes of us. */
-  leave(message: Message): void;
-  /** No listener is called afterwards. */
-  close(): void;
+  send(parcels: readonly Parcel[]): void;
 }
 
 export interface TransportListeners {
   /** What the server sent, parsed; an empty batch is a sign of life. */
   readonly received: (messages: readonly Message[]) => void;
   /** The server will not take these, however often they come; everything else goes on. */
-  readonly refused: (messages: readonly Message[], error: PandapushError) => void;
+  readonly refused: (parcels: readonly Parcel[], error: PandapushError) => void;
   /** It cannot be used any more. */
   readonly lost: (error: Error) => void;
 }
 
 export interface Batch {
-  readonly messages: readonly Message[];
+  readonly parcels: readonly Parcel[];
   readonly text: string;
 }
 
@@ -37,26 +44,22 @@ const maxBatchLength = 65_536;
 export const maxBatchMessages = 100;
 
 /** A single message may be longer than a batch of several. */
-export function batchesOf(messages: readonly Message[], maxMessages = maxBatchMessages): Batch[] {
+export function batchesOf(parcels: readonly Parcel[], maxMessages = maxBatchMessages): Batch[] {
   const batches: Batch[] = [];
-  let part: Message[] = [];
-  let texts: string[] = [];
+  let part: Parcel[] = [];
   let length = 0;
   const finish = (): void => {
-    batches.push({ messages: part, text: `[${texts.join()}]` });
+    batches.push({ parcels: part, text: `[${part.map(({ text }) => text).join()}]` });
     part = [];
-    texts = [];
     length = 0;
   };
-  for (const message of messages) {
-    const text = JSON.stringify(message);
-    const isFull = length + text.length > maxBatchLength || part.length >= maxMessages;
+  for (const parcel of parcels) {
+    const isFull = length + parcel.text.length > maxBatchLength || part.length >= maxMessages;
     if (isFull && part.length > 0) finish();
-    part.push(message);
-    texts.push(text);
-    length += text.length;
+    part.push(parcel);
+    length += parcel.text.length;
   }
-  if (part.length > 0 || messages.length === 0) finish();
+  if (part.length > 0 || parcels.length === 0) finish();
   return batches;
 }
 
@@ -67,13 +70,20 @@ export function parse(text: string): Message[] {
   return list.filter((item): item is Message => isObject(item)).map(tidy);
 }
 
+/** A URL as errors may show it, without the password that it may have. */
+export function placeOf(url: string): string {
+  const { origin, pathname } = new URL(url);
+  return origin + pathname;
+}
+
 /** Longer times of a server's advice are taken for this, in ms: timers cannot count much further. */
 const maxAdviceMs = 3_600_000;
 
 /** Whatever a server sends, these fields are of their types, or not there. */
 function tidy(message: Message): Message {
-  const { error, advice, ext, supportedConnectionTypes } = message;
+  const { error, advice, ext, successful, supportedConnectionTypes } = message;
   if (error !== undefined) message.error = String(error);
+  if (successful !== undefined) message.successful = successful === true;
   if (!isObject(ext)) delete message.ext;
   if (!Array.isArray(supportedConnectionTypes)) delete message.supportedConnectionTypes;
   if (!isObject(advice)) {

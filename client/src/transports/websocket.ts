@@ -1,10 +1,11 @@
 import { PandapushError } from "../error.js";
-import type { Message } from "../message.js";
 import type { NetworkOptions, Platform, Socket } from "../platform.js";
 import {
   batchesOf,
   type Limits,
+  type Parcel,
   parse,
+  placeOf,
   type Transport,
   type TransportListeners,
 } from "./transport.js";
@@ -14,32 +15,42 @@ const tooBig = 1009;
 
 /**
  * Opens a socket.
+ * @param signal gives it up, or closes it
  * @throws Error when it does not open, or not within `timeoutMs`
  */
-export function openWebSocket(
+export async function openWebSocket(
   openSocket: NonNullable<Platform["openSocket"]>,
   url: string,
   options: NetworkOptions,
   timeoutMs: number,
   limits: Limits,
   listeners: TransportListeners,
+  signal: AbortSignal,
 ): Promise<Transport> {
+  const address = url.replace(/^http/, "ws");
+  const socket = await openSocket(address, options);
   return new Promise((resolve, reject) => {
-    // The constructor throws on what is no URL.
-    const socket = openSocket(url.replace(/^http/, "ws"), options);
     const fail = (why: string): void => {
       clearTimeout(timer);
-      silence(socket);
-      reject(new Error(`The WebSocket to ${new URL(url).host} ${why}`));
+      socket.onopen = socket.onmessage = socket.onclose = null;
+      socket.onerror = () => {};
+      socket.close();
+      reject(new Error(`${placeOf(address)}: ${why}`));
     };
-    const timer = setTimeout(() => fail("did not open in time"), timeoutMs);
-    socket.onclose = ({ code }) => fail(`was refused (${code})`);
-    // A close event follows each error.
-    socket.onerror = () => {};
+    const timer = setTimeout(() => fail("it did not open in time"), timeoutMs);
+    socket.onclose = ({ code }) => fail(`it did not open (${code})`);
+    // A close event follows each error. In pages it is all there is.
+    socket.onerror = ({ message }) => {
+      if (message) fail(message);
+    };
     socket.onopen = () => {
       clearTimeout(timer);
       resolve(transportOf(socket, limits, listeners));
     };
+    const close = (): void => fail("it was closed");
+    signal.addEventListener("abort", close);
+    // While the socket was being made.
+    if (signal.aborted) close();
   });
 }
 
@@ -49,7 +60,7 @@ function transportOf(
   { received, refused, lost }: TransportListeners,
 ): Transport {
   const encoder = new TextEncoder();
-  let longest: readonly Message[] = [];
+  let longest: readonly Parcel[] = [];
   let longestBytes = 0;
   socket.onclose = ({ code, reason }) => {
     const error = new Error(`The WebSocket was closed (${code}${reason && `: ${reason}`})`);
@@ -62,39 +73,24 @@ function transportOf(
     lost(error);
   };
   socket.onmessage = ({ data }) => {
-    let messages: Message[];
     try {
-      messages = parse(String(data));
+      received(parse(String(data)));
     } catch (error) {
-      silence(socket);
       lost(error as Error);
-      return;
     }
-    received(messages);
   };
   return {
     type: "websocket",
-    send(messages) {
-      for (const batch of batchesOf(messages, limits.messages)) {
+    send(parcels) {
+      for (const batch of batchesOf(parcels, limits.messages)) {
         const bytes = encoder.encode(batch.text).length;
         if (bytes >= longestBytes) {
-          longest = batch.messages;
+          longest = batch.parcels;
           longestBytes = bytes;
         }
-        socket.send(batch.text);
+        // A closing one would lose it, and browsers complain of it; its close event follows.
+        if (socket.readyState === 1) socket.send(batch.text);
       }
     },
-    leave(message) {
-      socket.send(JSON.stringify([message]));
-    },
-    close() {
-      silence(socket);
-    },
   };
-}
-
-function silence(socket: Socket): void {
-  socket.onopen = socket.onmessage = socket.onclose = null;
-  socket.onerror = () => {};
-  socket.close();
 }

@@ -35,7 +35,15 @@ export class Feed {
   private state: FeedState = { samples: [], isConnected: false, error: undefined };
   private readonly listeners = new Set<() => void>();
 
+  private static readonly open = new Set<Feed>();
+
+  /** The session is over: nothing more is heard. */
+  static closeAll(): void {
+    for (const feed of Feed.open) feed.close();
+  }
+
   constructor(readonly appId: string) {
+    Feed.open.add(this);
     const channel = `/${appId}/meta/statistics`;
     this.client.on("state", (state) => this.change({ isConnected: state === "connected" }));
     const subscription = this.client.subscribeTo<Statistics>(
@@ -68,6 +76,7 @@ export class Feed {
   readonly snapshot = (): FeedState => this.state;
 
   close(): void {
+    Feed.open.delete(this);
     this.client.disconnect();
   }
 

@@ -21,7 +21,7 @@ export function FirstSteps({ app }: { app: ApplicationDetail }) {
         Send a first message
       </Title>
       <Text c="dimmed" size="sm" mb="md">
-        One page listens, one command publishes. Both lines are complete for this application.
+        One page listens, one command publishes. Both are written for this application.
       </Text>
       <Grid gap="lg">
         <Grid.Col span={{ base: 12, lg: 6 }}>
@@ -30,8 +30,8 @@ export function FirstSteps({ app }: { app: ApplicationDetail }) {
             <Snippet title="HTML" code={page({ origin, channel })} />
             <Text size="sm">
               Or{" "}
-              <Anchor component={Link} to={live}>
-                listen in the live console
+              <Anchor component={Link} to={live} target="_blank">
+                listen in the live console, in another tab
               </Anchor>
               .
             </Text>

@@ -1,7 +1,7 @@
 import { defaultKeymap, history, historyKeymap } from "@codemirror/commands";
 import { json, jsonParseLinter } from "@codemirror/lang-json";
 import { bracketMatching, syntaxHighlighting } from "@codemirror/language";
-import { linter, lintGutter } from "@codemirror/lint";
+import { linter } from "@codemirror/lint";
 import { EditorView, keymap, placeholder } from "@codemirror/view";
 import { classHighlighter } from "@lezer/highlight";
 import { Input } from "@mantine/core";
@@ -36,7 +36,6 @@ export function JsonEditor({
         keymap.of([...defaultKeymap, ...historyKeymap]),
         json(),
         linter(jsonParseLinter()),
-        lintGutter(),
         bracketMatching(),
         syntaxHighlighting(classHighlighter),
         EditorView.lineWrapping,

@@ -11,7 +11,7 @@ import {
   Title,
 } from "@mantine/core";
 import { IconPlayerPause, IconPlayerPlay, IconTrash } from "@tabler/icons-react";
-import { type FormEvent, useState } from "react";
+import { type FormEvent, memo, useState } from "react";
 import { useThisApplication } from "../pages/application.js";
 import { Copy } from "../ui/copy.js";
 import { faultOf } from "./channel.js";
@@ -22,11 +22,16 @@ import type { View } from "./view.js";
 export function Listener({
   view,
   onChange,
+  presenceId,
+  onPresenceId,
   listening,
   state,
 }: {
   view: View;
   onChange: (change: Partial<View>) => void;
+  /** Who one is on presence channels. */
+  presenceId: string;
+  onPresenceId: (id: string) => void;
   listening: Listening;
   state: ListeningState;
 }) {
@@ -34,7 +39,7 @@ export function Listener({
   const refused = state.ears.filter((ear) => ear.state === "refused");
   return (
     <Stack>
-      <Choice view={view} onChange={onChange} />
+      <Choice view={view} onChange={onChange} presenceId={presenceId} onPresenceId={onPresenceId} />
       {state.ears.length > 0 && (
         <Group gap="xs" role="list" aria-label="Channels that are listened to">
           {state.ears.map(({ channel, state: how }) => (
@@ -56,12 +61,19 @@ export function Listener({
           ))}
         </Group>
       )}
-      {refused.map(({ channel, problem }) => (
-        <Alert key={channel} color="alarm" variant="outline" title={`${channel} is refused`}>
-          <Text size="sm">{problem}</Text>
+      {refused.length > 0 && (
+        <Alert color="alarm" variant="outline" title="Not listening">
+          {refused.map(({ channel, problem }) => (
+            <Text key={channel} size="sm" style={{ overflowWrap: "anywhere" }}>
+              <span className="code">{channel.slice(app.id.length + 1)}</span>: {problem}
+            </Text>
+          ))}
+          <Button mt="sm" size="xs" variant="default" onClick={() => listening.retry()}>
+            Listen again
+          </Button>
         </Alert>
-      ))}
-      <Members of={state.members} />
+      )}
+      <Members of={state.members} appId={app.id} />
       <Messages
         appId={app.id}
         filter={view.filter}
@@ -73,7 +85,25 @@ export function Listener({
   );
 }
 
-function Choice({ view, onChange }: { view: View; onChange: (change: Partial<View>) => void }) {
+/** So that fields beside each other are on one line, whatever is said about them. */
+const wrapperOrder: ("label" | "input" | "description" | "error")[] = [
+  "label",
+  "input",
+  "description",
+  "error",
+];
+
+function Choice({
+  view,
+  onChange,
+  presenceId,
+  onPresenceId,
+}: {
+  view: View;
+  onChange: (change: Partial<View>) => void;
+  presenceId: string;
+  onPresenceId: (id: string) => void;
+}) {
   const { app } = useThisApplication();
   const [name, setName] = useState(`/${app.id}/public/**`);
   const [isTried, setTried] = useState(false);
@@ -93,6 +123,7 @@ function Choice({ view, onChange }: { view: View; onChange: (change: Partial<Vie
         <TextInput
           label="Listen to"
           description="A channel, or a pattern: * is one level, ** all below."
+          inputWrapperOrder={wrapperOrder}
           value={name}
           onChange={(event) => {
             setName(event.currentTarget.value.trim());
@@ -103,18 +134,19 @@ function Choice({ view, onChange }: { view: View; onChange: (change: Partial<Vie
           autoCapitalize="off"
           autoCorrect="off"
           spellCheck={false}
-          style={{ flex: "1 1 260px" }}
+          style={{ flex: "1 1 300px" }}
         />
         {isPresenceRoom(name) && (
           <TextInput
             label="As"
             description="Your presence id there"
-            value={view.as}
-            onChange={(event) => onChange({ as: event.currentTarget.value })}
+            inputWrapperOrder={wrapperOrder}
+            value={presenceId}
+            onChange={(event) => onPresenceId(event.currentTarget.value)}
             style={{ flex: "0 1 160px" }}
           />
         )}
-        <Button type="submit" mt={{ base: 0, xs: 45 }}>
+        <Button type="submit" className="beside-field">
           Listen
         </Button>
       </Group>
@@ -122,11 +154,12 @@ function Choice({ view, onChange }: { view: View; onChange: (change: Partial<Vie
   );
 }
 
-function Members({ of }: { of: ListeningState["members"] }) {
+function Members({ of, appId }: { of: ListeningState["members"]; appId: string }) {
   return Object.entries(of).map(([channel, members]) => (
     <div key={channel}>
       <Title order={2} size="h5">
-        Present on <span className="code">{channel}</span> ({members.length})
+        Present on <span className="code">{channel.slice(appId.length + 1)}</span> ({members.length}
+        )
       </Title>
       <Group gap={6} mt={4} role="list" aria-label={`Present on ${channel}`}>
         {members.map(({ id, ...rest }) => (
@@ -174,7 +207,6 @@ function Messages({
       channel.toLowerCase().includes(wanted) ||
       text.toLowerCase().includes(wanted),
   );
-  const isListening = state.ears.length > 0;
   return (
     <div>
       <Group gap="sm" mb="xs">
@@ -213,7 +245,7 @@ function Messages({
         </Button>
       </Group>
       <Text size="sm" c="dimmed" role="status">
-        {told(state, shown.length, isListening)}
+        {told(state, shown.length)}
       </Text>
       <section className="messages" tabIndex={0} aria-label="Messages, newest first">
         <ol>
@@ -226,17 +258,20 @@ function Messages({
   );
 }
 
-function told({ messages, isPaused }: ListeningState, shown: number, isListening: boolean): string {
-  if (!isListening && messages.length === 0) {
-    return "Choose a channel above: what is published to it appears here.";
+function told({ ears, messages, isPaused }: ListeningState, shown: number): string {
+  if (messages.length === 0) {
+    if (ears.length === 0) return "Choose a channel above: what is published to it appears here.";
+    if (isPaused) return "Paused.";
+    if (ears.some(({ state }) => state === "pending")) return "Subscribing …";
+    if (ears.every(({ state }) => state === "refused")) return "Not listening.";
+    return "Listening. Nothing has come yet.";
   }
-  if (messages.length === 0) return isPaused ? "Paused." : "Listening. Nothing has come yet.";
   const count = shown === messages.length ? `${shown}` : `${shown} of ${messages.length}`;
   const pause = isPaused ? " Paused: what comes now waits." : "";
   return `${count} ${messages.length === 1 ? "message" : "messages"}, the newest first.${pause}`;
 }
 
-function Message({ appId, message }: { appId: string; message: Heard }) {
+const Message = memo(({ appId, message }: { appId: string; message: Heard }) => {
   const { at, channel, text, size } = message;
   return (
     <li>
@@ -265,4 +300,4 @@ function Message({ appId, message }: { appId: string; message: Heard }) {
       )}
     </li>
   );
-}
+});

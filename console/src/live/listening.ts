@@ -5,6 +5,8 @@ import type { Feed } from "./feed.js";
 /** Older messages are dropped. */
 const maxMessages = 500;
 
+const showEveryMs = 50;
+
 export interface Heard {
   readonly number: number;
   /** In ms since 1970. */
@@ -54,10 +56,17 @@ export class Listening {
     isPaused: false,
     waiting: 0,
   };
+  /** Oldest first; shown together, for a page that is drawn for each message cannot keep up. */
+  private incoming: Heard[] = [];
+  /** Came during a pause; newest first. */
   private held: Heard[] = [];
   private readonly open = new Map<string, Open>();
   private readonly listeners = new Set<() => void>();
+  /** In this turn. */
+  private arrived: { channel: string; data: unknown; by: Set<string> }[] = [];
   private count = 0;
+  private countAtPause = 0;
+  private timer: ReturnType<typeof setTimeout> | undefined;
 
   constructor(private readonly feed: Feed) {}
 
@@ -82,18 +91,34 @@ export class Listening {
     }
   }
 
+  /** Asks once more for what was refused. */
+  retry(): void {
+    const refused = this.state.ears.filter(({ state }) => state === "refused");
+    for (const { channel } of refused) {
+      const { presenceId = "" } = this.open.get(channel) ?? {};
+      this.close(channel);
+      this.hear(channel, presenceId);
+    }
+  }
+
   pause(isPaused: boolean): void {
+    this.show();
+    this.countAtPause = this.count;
     const messages = isPaused ? this.state.messages : this.newest(this.held, this.state.messages);
     this.held = [];
     this.change({ isPaused, messages, waiting: 0 });
   }
 
   clear(): void {
+    this.incoming = [];
     this.held = [];
+    this.countAtPause = this.count;
     this.change({ messages: [], waiting: 0 });
   }
 
   end(): void {
+    clearTimeout(this.timer);
+    this.timer = undefined;
     for (const channel of [...this.open.keys()]) this.close(channel);
   }
 
@@ -103,7 +128,7 @@ export class Listening {
     const token = () => this.feed.token(channel, { sub: true, ...(presence && { presence }) });
     const { client } = this.feed;
     const subscription = client.subscribeTo<unknown>(channel, token);
-    subscription.withChannel((name, data) => this.add(name, data));
+    subscription.withChannel((name, data) => this.add(channel, name, data));
     subscription
       .on("subscribed", () => this.mark({ channel, state: "subscribed" }))
       .on("resubscribed", () => {
@@ -139,15 +164,36 @@ export class Listening {
     each?.subscription.cancel();
     each?.room?.cancel();
     this.open.delete(channel);
+    this.forgetMembers(channel);
+    this.change({ ears: this.state.ears.filter((ear) => ear.channel !== channel) });
+  }
+
+  private forgetMembers(channel: string): void {
     const { [channel]: _, ...members } = this.state.members;
-    this.change({ ears: this.state.ears.filter((ear) => ear.channel !== channel), members });
+    this.change({ members });
   }
 
   private mark(ear: Ear): void {
+    // Nobody is known to be there any more.
+    if (ear.state === "refused") this.forgetMembers(ear.channel);
     this.change({ ears: this.state.ears.map((old) => (old.channel === ear.channel ? ear : old)) });
   }
 
-  private add(channel: string, data: unknown): void {
+  /** @param by what one listens to; a message that comes by several is one message */
+  private add(by: string, channel: string, data: unknown): void {
+    const same = this.arrived.find(
+      (each) => each.channel === channel && Object.is(each.data, data) && !each.by.has(by),
+    );
+    if (same !== undefined) {
+      same.by.add(by);
+      return;
+    }
+    // The client tells all who listen of a message before it goes on.
+    if (this.arrived.push({ channel, data, by: new Set([by]) }) === 1) {
+      setTimeout(() => {
+        this.arrived = [];
+      });
+    }
     const size = encoder.encode(JSON.stringify(data)).length;
     this.append({ channel, text: JSON.stringify(data, null, 2), size });
   }
@@ -157,12 +203,21 @@ export class Listening {
   }
 
   private append(heard: Omit<Heard, "number" | "at">): void {
-    const message = { ...heard, number: ++this.count, at: Date.now() };
+    this.incoming.push({ ...heard, number: ++this.count, at: Date.now() });
+    // Only the newest are shown: a flood need not be kept until then.
+    if (this.incoming.length > 2 * maxMessages) this.incoming.splice(0, maxMessages);
+    this.timer ??= setTimeout(() => this.show(), showEveryMs);
+  }
+
+  private show(): void {
+    this.timer = undefined;
+    const incoming = this.incoming.reverse();
+    this.incoming = [];
     if (this.state.isPaused) {
-      this.held = this.newest([message], this.held);
-      this.change({ waiting: this.state.waiting + 1 });
+      this.held = this.newest(incoming, this.held);
+      this.change({ waiting: this.count - this.countAtPause });
     } else {
-      this.change({ messages: this.newest([message], this.state.messages) });
+      this.change({ messages: this.newest(incoming, this.state.messages) });
     }
   }
 

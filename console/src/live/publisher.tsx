@@ -12,6 +12,7 @@ import { IconSend } from "@tabler/icons-react";
 import { type FormEvent, useState } from "react";
 import { useThisApplication } from "../pages/application.js";
 import { Snippet } from "../ui/copy.js";
+import { timeOfDay } from "../ui/time.js";
 import { faultOf } from "./channel.js";
 import type { Feed } from "./feed.js";
 import { JsonEditor } from "./json-editor.js";
@@ -42,8 +43,7 @@ export function Publisher({
     setBusy(true);
     try {
       await publish(feed, channel, data, via);
-      const time = new Date().toLocaleTimeString("en");
-      setOutcome({ isDone: true, text: `Published to ${channel} at ${time}.` });
+      setOutcome({ isDone: true, text: `Published to ${channel} at ${timeOfDay(Date.now())}.` });
     } catch (error) {
       setOutcome({ isDone: false, text: error instanceof Error ? error.message : String(error) });
     } finally {
@@ -58,7 +58,10 @@ export function Publisher({
           <TextInput
             label="Channel"
             value={channel}
-            onChange={(event) => onChange({ channel: event.currentTarget.value.trim() })}
+            onChange={(event) => {
+              setOutcome(undefined);
+              onChange({ channel: event.currentTarget.value.trim() });
+            }}
             error={channelFault}
             classNames={{ input: "code" }}
             autoCapitalize="off"
@@ -115,7 +118,7 @@ export function Publisher({
             <Tabs.Tab value="curl">curl</Tabs.Tab>
             <Tabs.Tab value="ruby">Ruby</Tabs.Tab>
             <Tabs.Tab value="javascript">JavaScript</Tabs.Tab>
-            <Tabs.Tab value="page">Page</Tabs.Tab>
+            <Tabs.Tab value="page">Listen</Tabs.Tab>
           </Tabs.List>
           <Tabs.Panel value="curl" pt="sm">
             <Snippet title="curl" code={curl({ origin, channel, data })} />

@@ -45,16 +45,26 @@ if (!response.ok) throw new Error(await response.text());`;
 }
 
 /** Needs a token wherever the channel is not public. */
-export function page({ origin, channel }: { origin: string; channel: string }): string {
+export function page({
+  origin,
+  channel,
+  token,
+}: {
+  origin: string;
+  channel: string;
+  token?: string;
+}): string {
   const isPublic = /^\/[^/]+\/public\//.test(channel);
+  const given = token ?? "TOKEN, signed by your server for whoever is signed in there";
   const call = isPublic
-    ? `client.subscribe("${channel}", (message) => console.log(message));`
-    : `// TOKEN: signed by your server for the signed-in user
-client.subscribeTo("${channel}", TOKEN, (message) => console.log(message));`;
+    ? `client.subscribe("${channel}", (message) => console.log(message))`
+    : `const token = "${given}";
+client.subscribeTo("${channel}", token, (message) => console.log(message))`;
   return `<script src="${origin}/client.js"></script>
 <script>
   const client = new Pandapush.Client("${origin}/push");
   ${call.replaceAll("\n", "\n  ")}
+    .catch((error) => console.error(error.message));
 </script>`;
 }
 

@@ -1,9 +1,10 @@
 import { Button, Checkbox, Group, Select, Stack, Text, TextInput } from "@mantine/core";
 import { type FormEvent, useState } from "react";
-import { ApiError, post } from "../api.js";
+import { ApiError, consolePurpose, post } from "../api.js";
 import { useThisApplication } from "../pages/application.js";
 import { Snippet } from "../ui/copy.js";
 import { Problem } from "../ui/problem.js";
+import { inFull } from "../ui/time.js";
 import { faultOf } from "./channel.js";
 import { isPresenceRoom } from "./listening.js";
 import { page } from "./snippets.js";
@@ -28,15 +29,23 @@ export function TokenMaker({
   const [made, setMade] = useState<{ readonly token: string; readonly channel: string }>();
   const [error, setError] = useState<Error>();
   const [isBusy, setBusy] = useState(false);
-  const change = (part: Partial<TokenForm>): void => onChange({ ...form, ...part });
+  const change = (part: Partial<TokenForm>): void => {
+    // It is not the token of what stands in the form now.
+    setMade(undefined);
+    onChange({ ...form, ...part });
+  };
   const { channel } = form;
   const isWhole = channel === `/${app.id}/**`;
   const channelFault = isWhole
     ? undefined
     : faultOf(channel, app.id, { allowsPattern: true, allowsMeta: true });
   const presence = parsePresence(form.presence);
+  const claims = made === undefined ? {} : decode(made.token);
   const fields = error instanceof ApiError ? error.fields : {};
-  const keys = app.keys.filter(({ status }) => status === "active" || status === "expiring");
+  const keys = app.keys.filter(
+    ({ status, purpose }) =>
+      (status === "active" || status === "expiring") && purpose !== consolePurpose,
+  );
 
   const submit = async (event: FormEvent): Promise<void> => {
     event.preventDefault();
@@ -121,7 +130,7 @@ export function TokenMaker({
             <Select
               label="Signed by"
               data={[
-                { value: "", label: "the console’s own key" },
+                { value: "", label: "this console" },
                 ...keys.map(({ id, purpose }) => ({ value: id, label: purpose || id })),
               ]}
               value={keys.some(({ id }) => id === form.key) ? form.key : ""}
@@ -144,16 +153,16 @@ export function TokenMaker({
       {made !== undefined && (
         <Stack gap="sm">
           <Text size="sm">
-            Whoever has this token has its rights until it expires; it is not kept anywhere.
+            Whoever has this token has its rights until {inFull(endOf(claims))}; it is not kept
+            anywhere.
           </Text>
           <div className="wrapped">
             <Snippet title="Token" code={made.token} />
           </div>
-          <Snippet title="What it says" code={decode(made.token)} />
-          <Snippet
-            title="HTML"
-            code={page({ origin: window.location.origin, channel: made.channel })}
-          />
+          <div className="wrapped">
+            <Snippet title="What it says" code={JSON.stringify(claims, null, 2)} />
+          </div>
+          <Snippet title="HTML" code={page({ origin: window.location.origin, ...made })} />
         </Stack>
       )}
     </Stack>
@@ -179,16 +188,15 @@ function parsePresence(text: string): {
   }
 }
 
-/** The claims, with times as people read them. */
-function decode(token: string): string {
+function decode(token: string): Record<string, unknown> {
   const payload = token.split(".")[1] ?? "";
   const bytes = Uint8Array.from(atob(payload.replaceAll("-", "+").replaceAll("_", "/")), (each) =>
     each.charCodeAt(0),
   );
-  const claims = JSON.parse(new TextDecoder().decode(bytes)) as Record<string, unknown>;
-  const text = JSON.stringify(claims, null, 2);
-  const { exp } = claims;
-  return typeof exp === "number"
-    ? `${text}\n\n// expires ${new Date(exp * 1000).toLocaleString("en")}`
-    : text;
+  return JSON.parse(new TextDecoder().decode(bytes)) as Record<string, unknown>;
+}
+
+/** RFC 7519, section 4.1.4: in seconds. */
+function endOf({ exp }: Record<string, unknown>): number {
+  return Number(exp) * 1000;
 }

@@ -6,8 +6,6 @@ import { useSearchParams } from "react-router";
 export interface View {
   /** Channels and patterns that are listened to. */
   readonly listen: readonly string[];
-  /** Who one is on presence channels. */
-  readonly as: string;
   readonly filter: string;
   /** Where one publishes. */
   readonly channel: string;
@@ -55,7 +53,6 @@ function read(params: URLSearchParams, defaults: View): View {
   const { token } = defaults;
   return {
     listen: [...new Set(params.getAll("listen"))],
-    as: text("as", defaults.as),
     filter: text("filter", ""),
     channel: text("channel", defaults.channel),
     data: text("data", defaults.data),
@@ -79,7 +76,6 @@ function write(view: View, defaults: View): URLSearchParams {
     if (value !== otherwise) params.set(name, value);
   };
   const rightsOf = ({ sub, pub }: TokenForm) => [sub && "sub", pub && "pub"].filter(Boolean).join();
-  set("as", view.as, defaults.as);
   set("filter", view.filter, "");
   set("channel", view.channel, defaults.channel);
   set("data", view.data, defaults.data);

@@ -1,13 +1,13 @@
-import { Anchor, Skeleton, Table, Text } from "@mantine/core";
+import { Anchor, Skeleton, Text } from "@mantine/core";
 import { Link, useParams } from "react-router";
 import type { AuditEntry } from "../api.js";
 import { useAudit } from "../queries.js";
+import { type Column, DataTable } from "../ui/data-table.js";
 import { Empty } from "../ui/empty.js";
 import { Heading } from "../ui/heading.js";
 import { Pages, useListPlace } from "../ui/paging.js";
 import { Problem } from "../ui/problem.js";
-import { When } from "../ui/time.js";
-import { Wide } from "../ui/wide.js";
+import { inFull, When } from "../ui/time.js";
 
 /** What is written in the audit table, as people say it. */
 const deeds: Readonly<Record<string, string>> = {
@@ -21,6 +21,18 @@ const deeds: Readonly<Record<string, string>> = {
   "admin.reset-password": "reset the admin’s password",
   "connection.disconnect": "disconnected a client",
   "user.disconnect": "disconnected a presence user",
+};
+
+const applicationColumn: Column<AuditEntry> = {
+  name: "Application",
+  cell: ({ application_id }) =>
+    application_id === null ? (
+      "–"
+    ) : (
+      <Anchor component={Link} to={`/apps/${application_id}`} className="code id">
+        {application_id}
+      </Anchor>
+    ),
 };
 
 /** Who changed what: of one application below `/apps/:id`, else of all that one administers. */
@@ -49,48 +61,18 @@ export function Activity() {
       )}
       {data !== undefined && data.total > 0 && (
         <>
-          <Wide label="Changes" minWidth={560}>
-            <Table verticalSpacing="sm">
-              <Table.Thead>
-                <Table.Tr>
-                  <Table.Th>When</Table.Th>
-                  <Table.Th>Who</Table.Th>
-                  <Table.Th>What</Table.Th>
-                  {id === undefined && <Table.Th>Application</Table.Th>}
-                  <Table.Th>Details</Table.Th>
-                </Table.Tr>
-              </Table.Thead>
-              <Table.Tbody>
-                {data.items.map((entry) => (
-                  <Table.Tr key={entry.id}>
-                    <Table.Td>
-                      <When at={entry.at} none="–" />
-                    </Table.Td>
-                    <Table.Td>{entry.user ?? "–"}</Table.Td>
-                    <Table.Td>{deeds[entry.action] ?? entry.action}</Table.Td>
-                    {id === undefined && (
-                      <Table.Td>
-                        {entry.application_id === null ? (
-                          "–"
-                        ) : (
-                          <Anchor
-                            component={Link}
-                            to={`/apps/${entry.application_id}`}
-                            className="code"
-                          >
-                            {entry.application_id}
-                          </Anchor>
-                        )}
-                      </Table.Td>
-                    )}
-                    <Table.Td>
-                      <Details details={entry.details} />
-                    </Table.Td>
-                  </Table.Tr>
-                ))}
-              </Table.Tbody>
-            </Table>
-          </Wide>
+          <DataTable
+            label="Changes"
+            rows={data.items}
+            keyOf={(entry) => entry.id}
+            columns={[
+              { name: "When", cell: ({ at }) => <When at={at} none="–" /> },
+              { name: "Who", cell: (entry) => entry.user ?? "–" },
+              { name: "What", cell: ({ action }) => deeds[action] ?? action },
+              ...(id === undefined ? [applicationColumn] : []),
+              { name: "Details", cell: ({ details }) => <Details details={details} /> },
+            ]}
+          />
           <Pages total={data.total} page={page} onChange={(next) => set({ page: String(next) })}>
             {data.total === 1 ? "1 change" : `${data.total} changes`}
           </Pages>
@@ -105,12 +87,13 @@ function Details({ details }: Pick<AuditEntry, "details">) {
   if (entries.length === 0) return <Text c="dimmed">–</Text>;
   return (
     <Text size="sm" style={{ overflowWrap: "anywhere" }}>
-      {entries.map(([name, value]) => `${name}: ${show(value)}`).join(" · ")}
+      {entries.map(([name, value]) => `${name.replaceAll("_", " ")}: ${show(value)}`).join(" · ")}
     </Text>
   );
 }
 
 function show(value: unknown): string {
   if (Array.isArray(value)) return value.length === 0 ? "none" : value.join(", ");
-  return typeof value === "string" ? value : JSON.stringify(value);
+  if (typeof value !== "string") return JSON.stringify(value);
+  return /^\d{4}-\d\d-\d\dT/.test(value) ? inFull(new Date(value)) : value;
 }

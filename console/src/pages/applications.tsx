@@ -1,14 +1,4 @@
-import {
-  Anchor,
-  Button,
-  Group,
-  Modal,
-  Skeleton,
-  Stack,
-  Table,
-  Text,
-  TextInput,
-} from "@mantine/core";
+import { Anchor, Button, Group, Skeleton, Stack, Text, TextInput } from "@mantine/core";
 import { useDisclosure } from "@mantine/hooks";
 import { IconPlus } from "@tabler/icons-react";
 import { type FormEvent, useState } from "react";
@@ -16,13 +6,14 @@ import { Link, useNavigate } from "react-router";
 import { ApiError } from "../api.js";
 import { useApplications, useCreateApplication } from "../queries.js";
 import { Copy } from "../ui/copy.js";
+import { DataTable } from "../ui/data-table.js";
+import { Dialog } from "../ui/dialog.js";
 import { Empty } from "../ui/empty.js";
 import { Heading } from "../ui/heading.js";
 import { Pages, useListPlace } from "../ui/paging.js";
 import { Problem } from "../ui/problem.js";
 import { Search } from "../ui/search.js";
 import { When } from "../ui/time.js";
-import { Wide } from "../ui/wide.js";
 
 /** `/admin`: the applications that the user administers. */
 export function Applications() {
@@ -73,39 +64,32 @@ export function Applications() {
               </Text>
             </Empty>
           ) : (
-            <Wide label="Applications" minWidth={560}>
-              <Table verticalSpacing="sm" highlightOnHover>
-                <Table.Thead>
-                  <Table.Tr>
-                    <Table.Th>Name</Table.Th>
-                    <Table.Th>Id</Table.Th>
-                    <Table.Th>Created by</Table.Th>
-                    <Table.Th>Created</Table.Th>
-                  </Table.Tr>
-                </Table.Thead>
-                <Table.Tbody>
-                  {data.items.map(({ id, name, created_by, created_at }) => (
-                    <Table.Tr key={id}>
-                      <Table.Td>
-                        <Anchor component={Link} to={`/apps/${id}`} fw={600}>
-                          {name ?? "(no name)"}
-                        </Anchor>
-                      </Table.Td>
-                      <Table.Td>
-                        <Group gap={4} wrap="nowrap">
-                          <span className="code">{id}</span>
-                          <Copy text={id} what={`the id of ${name ?? id}`} />
-                        </Group>
-                      </Table.Td>
-                      <Table.Td>{created_by ?? "–"}</Table.Td>
-                      <Table.Td>
-                        <When at={created_at} none="–" />
-                      </Table.Td>
-                    </Table.Tr>
-                  ))}
-                </Table.Tbody>
-              </Table>
-            </Wide>
+            <DataTable
+              label="Applications"
+              rows={data.items}
+              keyOf={({ id }) => id}
+              columns={[
+                {
+                  name: "Name",
+                  cell: ({ id, name }) => (
+                    <Anchor component={Link} to={`/apps/${id}`} fw={600}>
+                      {name ?? "(no name)"}
+                    </Anchor>
+                  ),
+                },
+                {
+                  name: "Id",
+                  cell: ({ id, name }) => (
+                    <Group gap={4} wrap="nowrap">
+                      <span className="code id">{id}</span>
+                      <Copy text={id} what={`the id of ${name ?? id}`} />
+                    </Group>
+                  ),
+                },
+                { name: "Created by", cell: ({ created_by }) => created_by ?? "–" },
+                { name: "Created", cell: ({ created_at }) => <When at={created_at} none="–" /> },
+              ]}
+            />
           )}
           <Pages total={data.total} page={page} onChange={(next) => set({ page: String(next) })}>
             {data.total === 1 ? "1 application" : `${data.total} applications`}
@@ -131,13 +115,7 @@ function NewApplication({ onClose }: { onClose: () => void }) {
   };
 
   return (
-    <Modal
-      opened
-      onClose={onClose}
-      title="New application"
-      centered
-      closeButtonProps={{ "aria-label": "Close" }}
-    >
+    <Dialog title="New application" onClose={onClose}>
       <form onSubmit={(event) => void submit(event).catch(() => undefined)}>
         <Stack>
           <TextInput
@@ -162,6 +140,6 @@ function NewApplication({ onClose }: { onClose: () => void }) {
           </Group>
         </Stack>
       </form>
-    </Modal>
+    </Dialog>
   );
 }

@@ -1,15 +1,19 @@
-import { Anchor, Badge, Button, Group, Modal, Skeleton, Table, Text } from "@mantine/core";
+import { Anchor, Badge, Button, Group, Skeleton, Text } from "@mantine/core";
+import { notifications } from "@mantine/notifications";
 import { useQuery } from "@tanstack/react-query";
+import { useState } from "react";
 import { Link } from "react-router";
-import { get, type LiveChannel } from "../api.js";
-import { useLive } from "../queries.js";
+import { get, type LiveChannel, type LiveMembers } from "../api.js";
+import { useDisconnectUser, useLive } from "../queries.js";
+import { Confirm } from "../ui/confirm.js";
+import { DataTable } from "../ui/data-table.js";
+import { Dialog } from "../ui/dialog.js";
 import { Empty } from "../ui/empty.js";
 import { Heading } from "../ui/heading.js";
 import { Pages, useListPlace } from "../ui/paging.js";
 import { Problem } from "../ui/problem.js";
 import { Search } from "../ui/search.js";
 import { useUrlState } from "../ui/url-state.js";
-import { Wide } from "../ui/wide.js";
 import { useThisApplication } from "./application.js";
 
 /** The channels that somebody is subscribed to, the busiest first. */
@@ -55,79 +59,73 @@ export function Channels() {
       )}
       {data !== undefined && data.total > 0 && (
         <>
-          <Wide label="Channels" minWidth={520}>
-            <Table verticalSpacing="xs" highlightOnHover>
-              <Table.Thead>
-                <Table.Tr>
-                  <Table.Th>Channel</Table.Th>
-                  <Table.Th ta="right">Subscribers</Table.Th>
-                  <Table.Th ta="right">Present</Table.Th>
-                  <Table.Th>
-                    <span className="hidden">Actions</span>
-                  </Table.Th>
-                </Table.Tr>
-              </Table.Thead>
-              <Table.Tbody>
-                {data.items.map(({ channel, subscribers, members }) => (
-                  <Table.Tr key={channel}>
-                    <Table.Td>
-                      <Group gap="xs">
-                        <span className="code">{channel}</span>
-                        {channel.endsWith("*") && (
-                          <Badge variant="default" tt="none">
-                            pattern
-                          </Badge>
-                        )}
-                      </Group>
-                    </Table.Td>
-                    <Table.Td ta="right">{subscribers}</Table.Td>
-                    <Table.Td ta="right">
-                      {members === undefined ? (
-                        <Text span c="dimmed">
-                          –
-                        </Text>
-                      ) : (
-                        <Button
-                          size="compact-sm"
-                          variant="default"
-                          onClick={() => set({ members: channel })}
-                          aria-label={`Who is present on ${channel}: ${members}`}
-                        >
-                          {members}
-                        </Button>
-                      )}
-                    </Table.Td>
-                    <Table.Td ta="right">
-                      <Button
-                        component={Link}
-                        size="compact-sm"
-                        variant="default"
-                        to={`/apps/${app.id}/live?${new URLSearchParams({ listen: channel })}`}
-                        aria-label={`Listen to ${channel}`}
-                      >
-                        Listen
-                      </Button>
-                    </Table.Td>
-                  </Table.Tr>
-                ))}
-              </Table.Tbody>
-            </Table>
-          </Wide>
+          <DataTable
+            label="Channels"
+            rows={data.items}
+            keyOf={({ channel }) => channel}
+            columns={[
+              {
+                name: "Channel",
+                cell: ({ channel }) => (
+                  <Group gap="xs">
+                    <span className="code">{channel}</span>
+                    {channel.endsWith("*") && (
+                      <Badge variant="default" tt="none" miw="max-content">
+                        pattern
+                      </Badge>
+                    )}
+                  </Group>
+                ),
+              },
+              { name: "Subscribers", isNumber: true, cell: ({ subscribers }) => subscribers },
+              {
+                name: "Present",
+                isNumber: true,
+                cell: ({ channel, members }) =>
+                  members === undefined ? (
+                    <Text span c="dimmed">
+                      –
+                    </Text>
+                  ) : (
+                    <Button
+                      size="compact-sm"
+                      variant="default"
+                      onClick={() => set({ members: channel })}
+                      aria-label={`Who is present on ${channel}: ${members}`}
+                    >
+                      {members}
+                    </Button>
+                  ),
+              },
+              {
+                name: "",
+                cell: ({ channel }) => (
+                  <Button
+                    component={Link}
+                    size="compact-sm"
+                    variant="default"
+                    to={`/apps/${app.id}/live?${new URLSearchParams({ listen: channel })}`}
+                    aria-label={`Listen to ${channel}`}
+                  >
+                    Listen
+                  </Button>
+                ),
+              },
+            ]}
+          />
           <Pages total={data.total} page={page} onChange={(next) => set({ page: String(next) })}>
             {data.total === 1 ? "1 channel" : `${data.total} channels`}
           </Pages>
         </>
       )}
       {room !== "" && (
-        <Modal
-          opened
-          onClose={() => set({ members: "" })}
+        <Dialog
           title={<span className="code">{room}</span>}
           size="lg"
-          closeButtonProps={{ "aria-label": "Close" }}
+          onClose={() => set({ members: "" })}
         >
           <Members channel={room} />
-        </Modal>
+        </Dialog>
       )}
     </>
   );
@@ -137,13 +135,11 @@ export function Channels() {
 function Members({ channel }: { channel: string }) {
   const { app } = useThisApplication();
   const path = channel.slice(`/${app.id}/presence/`.length);
+  const [chosen, setChosen] = useState<string>();
+  const disconnect = useDisconnectUser(app.id);
   const { data, error } = useQuery({
     queryKey: ["live", app.id, "presence", path],
-    queryFn: ({ signal }) =>
-      get<{ members: Record<string, Record<string, unknown>> }>(
-        `/application/${app.id}/presence/${path}`,
-        signal,
-      ),
+    queryFn: ({ signal }) => get<LiveMembers>(`/application/${app.id}/presence/${path}`, signal),
     refetchInterval: 3_000,
   });
   if (error !== null) return <Problem error={error} />;
@@ -151,23 +147,58 @@ function Members({ channel }: { channel: string }) {
   const members = Object.entries(data.members);
   if (members.length === 0) return <Text c="dimmed">Nobody is present.</Text>;
   return (
-    <Table verticalSpacing="xs">
-      <Table.Thead>
-        <Table.Tr>
-          <Table.Th>Presence id</Table.Th>
-          <Table.Th>What the token says of them</Table.Th>
-        </Table.Tr>
-      </Table.Thead>
-      <Table.Tbody>
-        {members.map(([id, { id: _, ...rest }]) => (
-          <Table.Tr key={id}>
-            <Table.Td className="code">{id}</Table.Td>
-            <Table.Td className="code">
-              {Object.keys(rest).length === 0 ? "–" : JSON.stringify(rest)}
-            </Table.Td>
-          </Table.Tr>
-        ))}
-      </Table.Tbody>
-    </Table>
+    <>
+      <DataTable
+        label="Present"
+        rows={members}
+        keyOf={([id]) => id}
+        columns={[
+          { name: "Presence id", cell: ([id]) => <span className="code">{id}</span> },
+          {
+            name: "What the token says of them",
+            cell: ([, claims]) => <span className="code">{show(claims)}</span>,
+          },
+          {
+            name: "",
+            cell: ([id]) => (
+              <Button
+                size="compact-sm"
+                variant="default"
+                onClick={() => setChosen(id)}
+                aria-label={`Disconnect ${id}`}
+              >
+                Disconnect
+              </Button>
+            ),
+          },
+        ]}
+      />
+      {chosen !== undefined && (
+        <Confirm
+          title={`Disconnect “${chosen}”?`}
+          action="Disconnect"
+          onClose={() => setChosen(undefined)}
+          onConfirm={async () => {
+            await disconnect.mutateAsync(chosen);
+            setChosen(undefined);
+            notifications.show({ message: `“${chosen}” is disconnected from this application.` });
+          }}
+        >
+          <Text size="sm">
+            All that this user’s clients are subscribed to in this application ends, on this channel
+            and elsewhere. They may come back as long as they have a token that permits it.
+          </Text>
+        </Confirm>
+      )}
+    </>
   );
+}
+
+/** What is known of a member beside the id. */
+function show(claims: LiveMembers["members"][string]): string {
+  if (typeof claims !== "object" || claims === null || Array.isArray(claims)) {
+    return JSON.stringify(claims);
+  }
+  const { id: _, ...rest } = claims;
+  return Object.keys(rest).length === 0 ? "–" : JSON.stringify(rest);
 }

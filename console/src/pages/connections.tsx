@@ -1,16 +1,16 @@
-import { Badge, Button, Group, Skeleton, Table, Text, Tooltip } from "@mantine/core";
+import { Badge, Button, Group, Skeleton, Text, Tooltip } from "@mantine/core";
 import { notifications } from "@mantine/notifications";
 import { useState } from "react";
 import type { LiveConnection } from "../api.js";
 import { useDisconnect, useLive } from "../queries.js";
 import { Confirm } from "../ui/confirm.js";
+import { type Column, DataTable } from "../ui/data-table.js";
 import { Empty } from "../ui/empty.js";
 import { Heading } from "../ui/heading.js";
 import { Pages, useListPlace } from "../ui/paging.js";
 import { Problem } from "../ui/problem.js";
 import { Search } from "../ui/search.js";
 import { When } from "../ui/time.js";
-import { Wide } from "../ui/wide.js";
 import { useThisApplication } from "./application.js";
 
 /** How many subscriptions of a connection are shown by name. */
@@ -33,7 +33,7 @@ export function Connections() {
       <Heading title="Connections" about="Clients with a subscription in this application." />
       <Search
         label="Search connections"
-        placeholder="Search by channel, presence id, address or browser"
+        placeholder="Channel, presence id, address, browser"
         value={search}
         onChange={(next) => set({ search: next, page: "" })}
       />
@@ -47,31 +47,27 @@ export function Connections() {
       )}
       {data !== undefined && data.total > 0 && (
         <>
-          <Wide label="Connections" minWidth={760}>
-            <Table verticalSpacing="xs" highlightOnHover>
-              <Table.Thead>
-                <Table.Tr>
-                  <Table.Th>Transport</Table.Th>
-                  <Table.Th>Since</Table.Th>
-                  <Table.Th>Client</Table.Th>
-                  <Table.Th>Present as</Table.Th>
-                  <Table.Th>Subscriptions</Table.Th>
-                  <Table.Th>
-                    <span className="hidden">Actions</span>
-                  </Table.Th>
-                </Table.Tr>
-              </Table.Thead>
-              <Table.Tbody>
-                {data.items.map((connection) => (
-                  <Row
-                    key={connection.id}
-                    {...connection}
-                    onDisconnect={() => setChosen(connection)}
-                  />
-                ))}
-              </Table.Tbody>
-            </Table>
-          </Wide>
+          <DataTable
+            label="Connections"
+            rows={data.items}
+            keyOf={({ id }) => id}
+            columns={[
+              ...columns,
+              {
+                name: "",
+                cell: (connection) => (
+                  <Button
+                    size="compact-sm"
+                    variant="default"
+                    onClick={() => setChosen(connection)}
+                    aria-label={`Disconnect ${connection.id}`}
+                  >
+                    Disconnect
+                  </Button>
+                ),
+              },
+            ]}
+          />
           <Pages total={data.total} page={page} onChange={(next) => set({ page: String(next) })}>
             {data.total === 1 ? "1 connection" : `${data.total} connections`}
           </Pages>
@@ -79,7 +75,7 @@ export function Connections() {
       )}
       {chosen !== undefined && (
         <Confirm
-          title="Disconnect this client?"
+          title={`Disconnect ${chosen.presence[0] ?? shortAgent(chosen.user_agent)}, ${chosen.id}?`}
           action="Disconnect"
           onClose={() => setChosen(undefined)}
           onConfirm={async () => {
@@ -89,7 +85,7 @@ export function Connections() {
           }}
         >
           <Text size="sm">
-            Its {chosen.subscriptions.length === 1 ? "subscription ends" : "subscriptions end"} in
+            Its {chosen.subscription_count === 1 ? "subscription ends" : "subscriptions end"} in
             this application, and it is told so. It may subscribe again as long as it has a token
             that permits it: to keep somebody out, stop giving tokens or revoke the key.
           </Text>
@@ -99,71 +95,68 @@ export function Connections() {
   );
 }
 
-function Row({
-  id,
-  transport,
-  since,
-  user_agent,
-  address,
-  subscriptions,
-  presence,
-  onDisconnect,
-}: LiveConnection & { onDisconnect: () => void }) {
-  const rest = subscriptions.length - maxNames;
-  return (
-    <Table.Tr>
-      <Table.Td>
-        <Badge variant="default" tt="none">
-          {transport}
-        </Badge>
-      </Table.Td>
-      <Table.Td>
-        <When at={since} />
-      </Table.Td>
-      <Table.Td maw={220}>
+const columns: readonly Column<LiveConnection>[] = [
+  {
+    name: "Transport",
+    cell: ({ transport }) => (
+      <Badge variant="default" tt="none" miw="max-content">
+        {transport === "none" ? "lost for now" : transport}
+      </Badge>
+    ),
+  },
+  { name: "Since", cell: ({ since }) => <When at={since} /> },
+  {
+    name: "Client",
+    cell: ({ id, user_agent, address, subscriptions }) => (
+      <>
+        {subscriptions.some((name) => name.endsWith("/meta/statistics")) && (
+          <Badge variant="default" tt="none" miw="max-content">
+            a console
+          </Badge>
+        )}
         <Tooltip label={user_agent ?? "It does not say what it is"} multiline maw={420}>
-          <Text size="sm" truncate="end">
+          <Text size="sm" truncate="end" maw={240}>
             {shortAgent(user_agent)}
           </Text>
         </Tooltip>
         <Text size="xs" c="dimmed" className="code">
-          {address ?? "this machine"} · {id}
+          {address ?? "no address"} · <span className="id">{id}</span>
         </Text>
-      </Table.Td>
-      <Table.Td className="code">{presence.length === 0 ? "–" : presence.join(", ")}</Table.Td>
-      <Table.Td>
-        <Tooltip
-          label={subscriptions.join("\n")}
-          multiline
-          maw={480}
-          disabled={rest <= 0}
-          style={{ whiteSpace: "pre-line" }}
-        >
-          <Group gap={4}>
-            {subscriptions.slice(0, maxNames).map((name) => (
-              <span key={name} className="code">
-                {name.slice(name.indexOf("/", 1))}
-              </span>
-            ))}
-            {rest > 0 && (
-              <Text span size="xs" c="dimmed">
-                and {rest} more
-              </Text>
-            )}
-          </Group>
-        </Tooltip>
-      </Table.Td>
-      <Table.Td ta="right">
-        <Button
-          size="compact-sm"
-          variant="default"
-          onClick={onDisconnect}
-          aria-label={`Disconnect ${id}`}
-        >
-          Disconnect
-        </Button>
-      </Table.Td>
-    </Table.Tr>
+      </>
+    ),
+  },
+  {
+    name: "Present as",
+    cell: ({ presence }) => (
+      <span className="code">{presence.length === 0 ? "–" : presence.join(", ")}</span>
+    ),
+  },
+  { name: "Subscriptions", cell: (connection) => <Subscriptions {...connection} /> },
+];
+
+function Subscriptions({ subscriptions, subscription_count }: LiveConnection) {
+  const rest = subscription_count - maxNames;
+  return (
+    <Tooltip
+      label={subscriptions.join("\n")}
+      multiline
+      maw={480}
+      disabled={rest <= 0}
+      style={{ whiteSpace: "pre-line" }}
+    >
+      <Group gap={8}>
+        {subscriptions.slice(0, maxNames).map((name) => (
+          <span key={name} className="code">
+            {name.slice(name.indexOf("/", 1))}
+          </span>
+        ))}
+        {rest > 0 && (
+          <Text span size="xs" c="dimmed">
+            and {rest} more
+          </Text>
+        )}
+      </Group>
+    </Tooltip>
   );
 }
 

@@ -4,10 +4,8 @@ import {
   Button,
   Group,
   Menu,
-  Modal,
   Select,
   Stack,
-  Table,
   Text,
   TextInput,
 } from "@mantine/core";
@@ -16,16 +14,17 @@ import { notifications } from "@mantine/notifications";
 import { IconDots, IconPlus } from "@tabler/icons-react";
 import dayjs from "dayjs";
 import { type FormEvent, type ReactNode, useState } from "react";
-import { ApiError, type CreatedKey, type Key, type RotatedKey } from "../api.js";
+import { ApiError, type CreatedKey, consolePurpose, type Key, type RotatedKey } from "../api.js";
 import { useCreateKey, useDeleteKey, useRevokeKey, useRotateKey } from "../queries.js";
 import { Confirm } from "../ui/confirm.js";
 import { Copy } from "../ui/copy.js";
+import { DataTable } from "../ui/data-table.js";
+import { Dialog } from "../ui/dialog.js";
 import { Empty } from "../ui/empty.js";
 import { Heading } from "../ui/heading.js";
 import { Problem } from "../ui/problem.js";
 import { Secret } from "../ui/secret.js";
 import { When } from "../ui/time.js";
-import { Wide } from "../ui/wide.js";
 import { useThisApplication } from "./application.js";
 
 /** What is done, and to which key. */
@@ -48,7 +47,7 @@ export function Keys() {
           New key
         </Button>
       </Heading>
-      {app.keys.length === 0 ? (
+      {app.keys.every(({ purpose }) => purpose === consolePurpose) ? (
         <Empty title="No key yet">
           <Text c="dimmed">
             A key lets a back end publish to this application, and sign the tokens with which
@@ -90,83 +89,79 @@ export function Keys() {
 
 function KeyTable({ keys, onChoose }: { keys: readonly Key[]; onChoose: (deed: Deed) => void }) {
   return (
-    <Wide label="Keys" minWidth={860}>
-      <Table verticalSpacing="sm" highlightOnHover>
-        <Table.Thead>
-          <Table.Tr>
-            <Table.Th>Purpose</Table.Th>
-            <Table.Th>Status</Table.Th>
-            <Table.Th>Key id</Table.Th>
-            <Table.Th>Expires</Table.Th>
-            <Table.Th>Created</Table.Th>
-            <Table.Th>Last used</Table.Th>
-            <Table.Th ta="right">Uses</Table.Th>
-            <Table.Th>
-              <span className="hidden">Actions</span>
-            </Table.Th>
-          </Table.Tr>
-        </Table.Thead>
-        <Table.Tbody>
-          {keys.map((key) => (
-            <Table.Tr key={key.id}>
-              <Table.Td fw={600}>{key.purpose || "(none given)"}</Table.Td>
-              <Table.Td>
-                <Status of={key} />
-              </Table.Td>
-              <Table.Td>
-                <Group gap={4} wrap="nowrap">
-                  <span className="code">{key.id}</span>
-                  <Copy text={key.id} what={`the id of ${key.purpose || key.id}`} />
-                </Group>
-              </Table.Td>
-              <Table.Td>
-                <When at={key.expires} />
-              </Table.Td>
-              <Table.Td>
-                <When at={key.created_at} none="–" />
+    <DataTable
+      label="Keys"
+      rows={keys}
+      keyOf={({ id }) => id}
+      columns={[
+        {
+          name: "Purpose",
+          cell: ({ purpose }) => (
+            <>
+              <Text size="sm" fw={600}>
+                {purpose || "(none given)"}
+              </Text>
+              {purpose === consolePurpose && (
                 <Text size="xs" c="dimmed">
-                  by {key.created_by ?? "–"}
+                  signs what this console does
                 </Text>
-              </Table.Td>
-              <Table.Td>
-                <When at={key.last_used} />
-              </Table.Td>
-              <Table.Td ta="right">{key.use_count.toLocaleString("en")}</Table.Td>
-              <Table.Td ta="right">
-                <Menu position="bottom-end">
-                  <Menu.Target>
-                    <ActionIcon
-                      variant="subtle"
-                      color="gray"
-                      aria-label={`Actions for ${key.purpose || key.id}`}
-                    >
-                      <IconDots size={18} aria-hidden />
-                    </ActionIcon>
-                  </Menu.Target>
-                  <Menu.Dropdown>
-                    <Menu.Item
-                      disabled={key.status === "revoked"}
-                      onClick={() => onChoose({ name: "rotate", key })}
-                    >
-                      New secret (rotate) …
-                    </Menu.Item>
-                    <Menu.Item
-                      disabled={key.status === "revoked"}
-                      onClick={() => onChoose({ name: "revoke", key })}
-                    >
-                      Revoke …
-                    </Menu.Item>
-                    <Menu.Item onClick={() => onChoose({ name: "delete", key })}>
-                      Delete …
-                    </Menu.Item>
-                  </Menu.Dropdown>
-                </Menu>
-              </Table.Td>
-            </Table.Tr>
-          ))}
-        </Table.Tbody>
-      </Table>
-    </Wide>
+              )}
+            </>
+          ),
+        },
+        { name: "Status", cell: (key) => <Status of={key} /> },
+        {
+          name: "Key id",
+          cell: ({ id, purpose }) => (
+            <Group gap={4} wrap="nowrap">
+              <span className="code id">{id}</span>
+              <Copy text={id} what={`the id of ${purpose || id}`} />
+            </Group>
+          ),
+        },
+        { name: "Expires", cell: ({ expires }) => <When at={expires} /> },
+        {
+          name: "Created",
+          cell: ({ created_at, created_by }) => (
+            <>
+              <When at={created_at} none="–" />
+              <Text size="xs" c="dimmed">
+                by {created_by ?? "–"}
+              </Text>
+            </>
+          ),
+        },
+        { name: "Last used", cell: ({ last_used }) => <When at={last_used} /> },
+        {
+          name: "Uses",
+          isNumber: true,
+          cell: ({ use_count }) => use_count.toLocaleString("en"),
+        },
+        { name: "", cell: (key) => <Actions of={key} onChoose={onChoose} /> },
+      ]}
+    />
+  );
+}
+
+function Actions({ of, onChoose }: { of: Key; onChoose: (deed: Deed) => void }) {
+  const isRevoked = of.status === "revoked";
+  return (
+    <Menu position="bottom-end">
+      <Menu.Target>
+        <ActionIcon variant="subtle" color="gray" aria-label={`Actions for ${of.purpose || of.id}`}>
+          <IconDots size={18} aria-hidden />
+        </ActionIcon>
+      </Menu.Target>
+      <Menu.Dropdown>
+        <Menu.Item disabled={isRevoked} onClick={() => onChoose({ name: "rotate", key: of })}>
+          New secret (rotate) …
+        </Menu.Item>
+        <Menu.Item disabled={isRevoked} onClick={() => onChoose({ name: "revoke", key: of })}>
+          Revoke …
+        </Menu.Item>
+        <Menu.Item onClick={() => onChoose({ name: "delete", key: of })}>Delete …</Menu.Item>
+      </Menu.Dropdown>
+    </Menu>
   );
 }
 
@@ -234,13 +229,7 @@ function NewKey({
   };
 
   return (
-    <Modal
-      opened
-      onClose={onClose}
-      title="New key"
-      centered
-      closeButtonProps={{ "aria-label": "Close" }}
-    >
+    <Dialog title="New key" onClose={onClose}>
       <form onSubmit={(event) => void submit(event).catch(() => undefined)}>
         <Stack>
           <TextInput
@@ -269,6 +258,17 @@ function NewKey({
               minDate={dayjs().format("YYYY-MM-DD HH:mm:ss")}
               valueFormat="D MMM YYYY HH:mm"
               placeholder="Choose a day and time"
+              ariaLabels={{
+                nextMonth: "Next month",
+                previousMonth: "Previous month",
+                nextYear: "Next year",
+                previousYear: "Previous year",
+                nextDecade: "Next decade",
+                previousDecade: "Previous decade",
+                monthLevelControl: "Choose a month",
+                yearLevelControl: "Choose a year",
+              }}
+              submitButtonProps={{ "aria-label": "Take this time" }}
               error={fields.expires}
               required
             />
@@ -293,7 +293,7 @@ function NewKey({
           </Group>
         </Stack>
       </form>
-    </Modal>
+    </Dialog>
   );
 }
 
@@ -380,6 +380,12 @@ function Revocation({ appId, of, onClose }: { appId: string; of: Key; onClose: (
         notifications.show({ message: "The key is revoked." });
       }}
     >
+      {of.purpose === consolePurpose && (
+        <Text size="sm">
+          This is the key of the console itself: what consoles are listening to in this application
+          ends, too. With their next use they make themselves another.
+        </Text>
+      )}
       <Text size="sm">
         Within a second it and every token signed with it stop working, and the subscriptions that
         it permitted end. It stays in the list, so that one can see what it was. There is no way

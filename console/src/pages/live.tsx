@@ -1,4 +1,5 @@
 import { Grid, Paper, Tabs } from "@mantine/core";
+import { useSessionStorage } from "@mantine/hooks";
 import { useEffect, useState, useSyncExternalStore } from "react";
 import { Listener } from "../live/listener.js";
 import { Listening } from "../live/listening.js";
@@ -15,7 +16,6 @@ export function Live() {
   const { data: info } = useInfo();
   const [view, change] = useView({
     listen: [],
-    as: "",
     filter: "",
     channel: `/${app.id}/public/hello`,
     data: '{"text": "hello"}',
@@ -32,7 +32,9 @@ export function Live() {
   });
   const [listening] = useState(() => new Listening(feed));
   const state = useSyncExternalStore(listening.subscribe, listening.snapshot);
-  const as = view.as || info?.username || "";
+  // Not in the address: whoever is sent that is somebody else.
+  const [chosenId, setChosenId] = useSessionStorage({ key: "presence-id", defaultValue: "" });
+  const as = chosenId || info?.username || "";
 
   useEffect(() => {
     // Nobody joins a room without a name.
@@ -70,7 +72,9 @@ export function Live() {
         <Grid.Col span={{ base: 12, lg: 7 }}>
           <Paper withBorder p="md">
             <Listener
-              view={{ ...view, as }}
+              view={view}
+              presenceId={as}
+              onPresenceId={setChosenId}
               onChange={change}
               listening={listening}
               state={state}

@@ -9,21 +9,20 @@ import {
   SimpleGrid,
   Skeleton,
   Stack,
-  Table,
   Text,
   Title,
 } from "@mantine/core";
 import { type ReactNode, useState } from "react";
 import { Link } from "react-router";
-import type { LiveChannel, LiveRefusal } from "../api.js";
+import { consolePurpose, type LiveChannel, type LiveRefusal } from "../api.js";
 import type { Sample } from "../live/feed.js";
 import { FirstSteps } from "../live/first-steps.js";
 import { useLive } from "../queries.js";
 import { Copy } from "../ui/copy.js";
+import { DataTable } from "../ui/data-table.js";
 import { Heading } from "../ui/heading.js";
 import { Problem } from "../ui/problem.js";
-import { When } from "../ui/time.js";
-import { Wide } from "../ui/wide.js";
+import { timeOfDay, When } from "../ui/time.js";
 import { useFeed, useThisApplication } from "./application.js";
 
 /** `/admin/apps/:id`: what happens in the application now. */
@@ -59,12 +58,19 @@ export function Overview() {
         )}
         {isNew && <FirstSteps app={app} />}
         <SimpleGrid cols={{ base: 1, xs: 2, lg: 4 }}>
-          <Figure name="Connections" value={last?.connections} samples={samples} of="connections" />
+          <Figure
+            name="Connections"
+            value={last?.connections}
+            samples={samples}
+            of="connections"
+            note="this page included"
+          />
           <Figure
             name="Subscriptions"
             value={last?.subscriptions}
             samples={samples}
             of="subscriptions"
+            note="this page included"
           />
           <Figure
             name="Published per second"
@@ -98,26 +104,30 @@ export function Overview() {
   );
 }
 
-/** The key with which the server signs the console's own tokens. */
-const consolePurpose = "web console";
-
-const clock = new Intl.DateTimeFormat("en", { timeStyle: "medium" });
-
 function Figure({
   name,
   value,
   samples,
   of,
+  note,
 }: {
   name: string;
   value: number | undefined;
   samples: readonly Sample[];
   of: keyof Sample;
+  note?: string;
 }) {
+  // One value is a line, too.
+  const line = samples.length === 1 ? [...samples, ...samples] : samples;
   return (
     <Paper withBorder p="md" component="section" aria-label={name}>
       <Text size="sm" c="dimmed">
         {name}
+        {note !== undefined && (
+          <Text span size="xs">
+            , {note}
+          </Text>
+        )}
       </Text>
       {value === undefined ? (
         <Skeleton height={34} width={90} my={4} />
@@ -130,13 +140,13 @@ function Figure({
       <div aria-hidden="true">
         <AreaChart
           h={90}
-          data={samples.map((sample) => ({ at: clock.format(sample.at), [name]: sample[of] }))}
+          data={line.map((sample) => ({ at: timeOfDay(sample.at), [name]: sample[of] }))}
           dataKey="at"
           series={[{ name, color: "bamboo.6" }]}
           curveType="linear"
           withXAxis={false}
           withYAxis={false}
-          withDots={samples.length < 2}
+          withDots={false}
           gridAxis="none"
           strokeWidth={2}
           yAxisProps={{ domain: [0, "auto"] }}
@@ -163,7 +173,10 @@ function Card({ title, more, children }: { title: string; more?: ReactNode; chil
 
 function Busiest() {
   const { app } = useThisApplication();
-  const { data, error, refetch } = useLive<LiveChannel>(app.id, "channels", { limit: 6 });
+  // Only consoles hear that.
+  const statistics = `/${app.id}/meta/statistics`;
+  const { data, error, refetch } = useLive<LiveChannel>(app.id, "channels", { limit: 7 });
+  const isQuiet = data?.items.every(({ channel }) => channel === statistics) === true;
   return (
     <Card
       title="Busiest channels"
@@ -175,27 +188,37 @@ function Busiest() {
     >
       {error !== null && <Problem error={error} onRetry={() => refetch()} />}
       {data === undefined && error === null && <Skeleton height={80} />}
-      {data?.total === 0 && <Text c="dimmed">Nobody listens to a channel now.</Text>}
-      {data !== undefined && data.total > 0 && (
-        <Table>
-          <Table.Thead>
-            <Table.Tr>
-              <Table.Th>Channel</Table.Th>
-              <Table.Th ta="right">Subscribers</Table.Th>
-            </Table.Tr>
-          </Table.Thead>
-          <Table.Tbody>
-            {data.items.map(({ channel, subscribers }) => (
-              <Table.Tr key={channel}>
-                <Table.Td className="code">{channel.slice(app.id.length + 1)}</Table.Td>
-                <Table.Td ta="right">{subscribers}</Table.Td>
-              </Table.Tr>
-            ))}
-          </Table.Tbody>
-        </Table>
+      {isQuiet && <Text c="dimmed">Nobody listens to a channel now.</Text>}
+      {data !== undefined && !isQuiet && (
+        <DataTable
+          label="Busiest channels"
+          rows={data.items.filter(({ channel }) => channel !== statistics)}
+          keyOf={({ channel }) => channel}
+          columns={[
+            {
+              name: "Channel",
+              cell: ({ channel }) => <span className="code">{shorten(channel, app.id)}</span>,
+            },
+            { name: "Subscribers", isNumber: true, cell: ({ subscribers }) => subscribers },
+          ]}
+        />
       )}
     </Card>
   );
+}
+
+const actions: Readonly<Record<LiveRefusal["action"], string>> = {
+  subscribe: "Subscribe",
+  publish: "Publish",
+  rest_publish: "Publish by REST",
+  rest: "REST for back ends",
+};
+
+/** A channel without its application's id. */
+function shorten(channel: string | null, appId: string): string {
+  return channel?.startsWith(`/${appId}/`) === true
+    ? channel.slice(appId.length + 1)
+    : (channel ?? "");
 }
 
 function Refusals() {
@@ -207,53 +230,48 @@ function Refusals() {
       {data === undefined && error === null && <Skeleton height={80} />}
       {data?.items.length === 0 && (
         <Text c="dimmed">
-          Nothing has been refused lately. What is appears here, with its reason.
+          Nothing has been refused lately. Refused requests appear here, with the reason.
         </Text>
       )}
       {data !== undefined && data.items.length > 0 && (
-        <Wide label="Recent refusals" minWidth={480}>
-          <Table>
-            <Table.Thead>
-              <Table.Tr>
-                <Table.Th>When</Table.Th>
-                <Table.Th>What</Table.Th>
-                <Table.Th>Reason</Table.Th>
-                <Table.Th ta="right">Times</Table.Th>
-              </Table.Tr>
-            </Table.Thead>
-            <Table.Tbody>
-              {data.items.map((refusal) => (
-                <Table.Tr
-                  key={`${refusal.action} ${refusal.channel} ${refusal.message} ${refusal.key_id}`}
-                >
-                  <Table.Td>
-                    <When at={refusal.last_at} />
-                  </Table.Td>
-                  <Table.Td>
-                    <Text size="sm">{refusal.action}</Text>
-                    <span className="code">{refusal.channel ?? ""}</span>
-                  </Table.Td>
-                  <Table.Td>
-                    <Text size="sm" fw={600}>
-                      {refusal.message}
+        <DataTable
+          label="Recent refusals"
+          rows={data.items}
+          keyOf={({ action, channel, message, key_id }) =>
+            `${action} ${channel} ${message} ${key_id}`
+          }
+          columns={[
+            { name: "When", cell: ({ last_at }) => <When at={last_at} /> },
+            {
+              name: "What",
+              cell: ({ action, channel, key_id }) => (
+                <>
+                  <Text size="sm">{actions[action]}</Text>
+                  <span className="code">{shorten(channel, app.id)}</span>
+                  {key_id !== null && (
+                    <Text size="xs" c="dimmed">
+                      key <span className="code id">{key_id}</span>
                     </Text>
-                    {refusal.details !== null && (
-                      <Text size="xs" c="dimmed">
-                        {refusal.details}
-                      </Text>
-                    )}
-                    {refusal.key_id !== null && (
-                      <Text size="xs" c="dimmed">
-                        key <span className="code">{refusal.key_id}</span>
-                      </Text>
-                    )}
-                  </Table.Td>
-                  <Table.Td ta="right">{refusal.count}</Table.Td>
-                </Table.Tr>
-              ))}
-            </Table.Tbody>
-          </Table>
-        </Wide>
+                  )}
+                </>
+              ),
+            },
+            {
+              name: "Reason",
+              cell: ({ message, details }) => (
+                <>
+                  <Text size="sm" fw={600}>
+                    {message}
+                  </Text>
+                  <Text size="xs" c="dimmed">
+                    {details}
+                  </Text>
+                </>
+              ),
+            },
+            { name: "Times", isNumber: true, cell: ({ count }) => count },
+          ]}
+        />
       )}
     </Card>
   );

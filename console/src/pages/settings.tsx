@@ -130,6 +130,9 @@ function Deletion() {
   const { app } = useThisApplication();
   const [isOpen, { open, close }] = useDisclosure();
   const remove = useDeleteApplication(app.id);
+  const usable = app.keys.filter(
+    ({ status }) => status === "active" || status === "expiring",
+  ).length;
   const navigate = useNavigate();
 
   const confirm = async (): Promise<void> => {
@@ -160,8 +163,8 @@ function Deletion() {
           onConfirm={confirm}
         >
           <Text size="sm">
-            {app.keys.length === 1 ? "Its key stops" : `Its ${app.keys.length} keys stop`} working
-            at once, for everybody who uses {app.keys.length === 1 ? "it" : "them"}.
+            {usable === 1 ? "Its key stops" : `Its ${usable} keys stop`} working at once, for
+            everybody who uses {usable === 1 ? "it" : "them"}.
           </Text>
         </Confirm>
       )}

@@ -1,5 +1,6 @@
-import { Button, Group, Modal, Stack, TextInput } from "@mantine/core";
+import { Button, Group, Stack, TextInput } from "@mantine/core";
 import { type FormEvent, type ReactNode, useState } from "react";
+import { Dialog } from "./dialog.js";
 import { Problem } from "./problem.js";
 
 interface Props {
@@ -32,13 +33,7 @@ export function Confirm({ title, children, action, word, onClose, onConfirm }: P
   };
 
   return (
-    <Modal
-      opened
-      onClose={onClose}
-      title={title}
-      centered
-      closeButtonProps={{ "aria-label": "Close" }}
-    >
+    <Dialog title={title} onClose={onClose}>
       <form onSubmit={submit}>
         <Stack>
           {children}
@@ -66,6 +61,6 @@ export function Confirm({ title, children, action, word, onClose, onConfirm }: P
           </Group>
         </Stack>
       </form>
-    </Modal>
+    </Dialog>
   );
 }

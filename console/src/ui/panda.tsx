@@ -1,4 +1,4 @@
-const fur = "light-dark(#1c1d1f, #5d636b)";
+const fur = "var(--panda-fur)";
 
 /** The face on every page. */
 export function Panda({ size = 28 }: { size?: number }) {

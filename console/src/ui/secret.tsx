@@ -1,6 +1,7 @@
-import { Alert, Button, Group, Modal, Stack, Text } from "@mantine/core";
+import { Alert, Button, Group, Stack, Text } from "@mantine/core";
 import type { ReactNode } from "react";
 import { Snippet } from "./copy.js";
+import { Dialog } from "./dialog.js";
 
 /** A key's secret, for the only time: the server never shows it again. */
 export function Secret({
@@ -15,15 +16,7 @@ export function Secret({
   onClose: () => void;
 }) {
   return (
-    <Modal
-      opened
-      onClose={onClose}
-      title="The key’s secret"
-      size="lg"
-      centered
-      closeOnClickOutside={false}
-      closeButtonProps={{ "aria-label": "Close" }}
-    >
+    <Dialog title="The key’s secret" size="lg">
       <Stack>
         <Alert color="yellow" variant="outline" title="It is shown only now">
           <Text size="sm">
@@ -35,12 +28,15 @@ export function Secret({
         <div className="wrapped">
           <Snippet title="Secret" code={secret} />
         </div>
+        <div className="wrapped">
+          <Snippet title="Both, as curl -u wants them" code={`${keyId}:${secret}`} />
+        </div>
         <Group justify="flex-end">
           <Button onClick={onClose} data-autofocus>
             I have kept it
           </Button>
         </Group>
       </Stack>
-    </Modal>
+    </Dialog>
   );
 }

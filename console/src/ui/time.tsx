@@ -11,12 +11,23 @@ const units: readonly [Intl.RelativeTimeFormatUnit, number][] = [
   ["second", 1_000],
 ];
 const relative = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
-const absolute = new Intl.DateTimeFormat("en", { dateStyle: "medium", timeStyle: "medium" });
+const absolute = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium" });
+const clock = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
+
+/** Such as “22 Nov 2026, 22:31:05”. */
+export function inFull(at: Date | number): string {
+  return absolute.format(at);
+}
+
+/** Such as “22:31:05”. */
+export function timeOfDay(at: Date | number): string {
+  return clock.format(at);
+}
 
 /** Such as “3 minutes ago” or “in 2 months”. */
 export function fromNow(at: Date, now = Date.now()): string {
   const ms = at.getTime() - now;
-  const [unit, size] = units.find(([, each]) => Math.abs(ms) >= each) ?? ["second", 1_000];
+  const [unit, size] = units.find(([, each]) => Math.abs(ms) >= each * 0.97) ?? ["second", 1_000];
   return Math.abs(ms) < 5_000 ? "just now" : relative.format(Math.round(ms / size), unit);
 }
 
@@ -33,7 +44,7 @@ export function When({ at, none = "never" }: { at: string | null; none?: string 
   }
   const date = new Date(at);
   return (
-    <Tooltip label={absolute.format(date)}>
+    <Tooltip label={inFull(date)}>
       <time dateTime={at} style={{ whiteSpace: "nowrap" }}>
         {fromNow(date, now)}
       </time>

@@ -2,7 +2,7 @@
 import { createHmac, randomBytes, timingSafeEqual } from "node:crypto";
 import type { IncomingHttpHeaders } from "node:http";
 import { Refusal } from "../errors.js";
-import type { Store } from "../storage/store.js";
+import { StorageUnavailable, type Store } from "../storage/store.js";
 
 export interface AdminUser {
   readonly name: string;
@@ -21,7 +21,7 @@ export interface AdminRequest {
 
 /** Which users there are, and how they prove who they are. */
 export interface LoginMethod {
-  /** Absent: users prove themselves elsewhere. */
+  /** Absent: users prove themselves elsewhere, and have no password here. */
   checkPassword?(name: string, password: string): Promise<boolean>;
   /**
    * A secret or fact that sessions of this user are bound to: they end when it changes.
@@ -33,20 +33,30 @@ export interface LoginMethod {
 interface Options {
   readonly method: LoginMethod;
   readonly rootAdmins: readonly string[];
-  readonly sessionKey: string;
+  /** Or how to get it, when it is first needed. */
+  readonly sessionKey: string | (() => Promise<string>);
   readonly sessionMs: number;
   /** Told of each failed login. Not of the name: people type passwords there by mistake. */
   readonly onFailure?: (failure: { address: string | undefined }) => void;
 }
 
-const cookieName = "pandapush_session";
+const sessionCookie = "pandapush_session";
 /** Longer user names do not log in: a browser would not keep the cookie. */
-const maxNameLength = 255;
+export const maxNameLength = 255;
 
 export class AdminAuth {
   private readonly failures = new FailedLogins();
 
   constructor(private readonly options: Options) {}
+
+  /** Whether users log in with a password, in a form or as Basic credentials. */
+  get takesPasswords(): boolean {
+    return this.options.method.checkPassword !== undefined;
+  }
+
+  get sessionMs(): number {
+    return this.options.sessionMs;
+  }
 
   /**
    * Who sent the request, by its session or its Basic credentials.
@@ -55,12 +65,14 @@ export class AdminAuth {
    * @throws Refusal loginFailed or tooManyLogins, for Basic credentials
    */
   async identify(request: AdminRequest): Promise<AdminUser | undefined> {
-    for (const value of cookies(request.headers.cookie, cookieName)) {
+    for (const value of readCookies(request.headers.cookie, sessionCookie)) {
       const name = await this.readSession(value);
       if (name !== undefined) return this.toUser(name);
     }
+    // Where there are no passwords, they are meant for a proxy before us.
+    if (!this.takesPasswords) return undefined;
     const basic = readBasic(request.headers.authorization);
-    return basic && this.check(basic.name, basic.password, request.address);
+    return basic && this.check(basic.name, basic.password, request);
   }
 
   /**
@@ -74,38 +86,47 @@ export class AdminAuth {
     password: string,
     request: AdminRequest,
   ): Promise<{ user: AdminUser; cookie: string }> {
-    const user = await this.check(name, password, request.address);
+    const user = await this.check(name, password, request);
     return { user, cookie: await this.beginSession(name, request) };
   }
 
   /** The `Set-Cookie` header of a session, for a user who has proved to be one. */
-  async beginSession(name: string, { isSecure }: AdminRequest): Promise<string> {
+  async beginSession(name: string, { isSecure }: Pick<AdminRequest, "isSecure">): Promise<string> {
     const binding = await this.options.method.binding(name);
     if (binding === undefined) throw new Refusal("loginFailed");
     const { sessionMs } = this.options;
     const content = Buffer.from(JSON.stringify([name, Date.now() + sessionMs]));
     const payload = content.toString("base64url");
-    const value = `${payload}.${this.sign(payload, binding).toString("base64url")}`;
-    return setCookie(value, Math.floor(sessionMs / 1000), isSecure);
+    const signature = await this.sign(payload, binding);
+    const value = `${payload}.${signature.toString("base64url")}`;
+    return setCookie(sessionCookie, value, { path: "/admin", maxAgeMs: sessionMs, isSecure });
   }
 
   /** The `Set-Cookie` header that ends a session in the browser. */
   endSession({ isSecure }: AdminRequest): string {
-    return setCookie("", 0, isSecure);
+    return setCookie(sessionCookie, "", { path: "/admin", maxAgeMs: 0, isSecure });
   }
 
-  private async check(
-    name: string,
-    password: string,
-    address: string | undefined,
-  ): Promise<AdminUser> {
-    const { method, onFailure } = this.options;
+  /** @throws Refusal tooManyLogins */
+  requireTries({ address }: AdminRequest): void {
     if (this.failures.isOver(address)) throw new Refusal("tooManyLogins");
+  }
+
+  /** Counts a login that failed, against its address. */
+  countFailure({ address }: AdminRequest): void {
+    this.failures.count(address);
+    this.options.onFailure?.({ address });
+  }
+
+  private async check(name: string, password: string, request: AdminRequest): Promise<AdminUser> {
+    const { method } = this.options;
+    this.requireTries(request);
     const isRight = name.length <= maxNameLength && (await method.checkPassword?.(name, password));
     if (isRight !== true) {
-      this.failures.count(address);
-      onFailure?.({ address });
-      throw new Refusal("loginFailed");
+      this.countFailure(request);
+      throw this.takesPasswords
+        ? new Refusal("loginFailed")
+        : new Refusal("loginFailed", [], "There are no passwords here: sign in at /admin.");
     }
     return this.toUser(name);
   }
@@ -117,15 +138,17 @@ export class AdminAuth {
     if (session === undefined || Date.now() >= session.expiresAt) return undefined;
     const binding = await this.options.method.binding(session.name);
     if (binding === undefined) return undefined;
-    const expected = this.sign(payload, binding);
+    const expected = await this.sign(payload, binding);
     const given = Buffer.from(signature, "base64url");
     const holds = given.length === expected.length && timingSafeEqual(given, expected);
     return holds ? session.name : undefined;
   }
 
   /** The binding is signed and not sent: nobody can guess at a password that is in it. */
-  private sign(payload: string, binding: string): Buffer {
-    return createHmac("sha256", this.options.sessionKey).update(`${payload}.${binding}`).digest();
+  private async sign(payload: string, binding: string): Promise<Buffer> {
+    const { sessionKey } = this.options;
+    const key = typeof sessionKey === "string" ? sessionKey : await sessionKey();
+    return createHmac("sha256", key).update(`${payload}.${binding}`).digest();
   }
 
   private toUser(name: string): AdminUser {
@@ -133,9 +156,29 @@ export class AdminAuth {
   }
 }
 
-/** The key that signs sessions, the same for all nodes of this database. */
-export function sharedSessionKey(store: Store): Promise<string> {
-  return store.addSetting("session.key", randomBytes(32).toString("base64url"));
+/**
+ * What the store answers to who logs in.
+ * @throws Refusal unavailable when it cannot answer
+ */
+export async function orUnavailable<T>(answer: Promise<T>): Promise<T> {
+  try {
+    return await answer;
+  } catch (error) {
+    throw error instanceof StorageUnavailable ? new Refusal("unavailable") : error;
+  }
+}
+
+/**
+ * Gets the key that signs sessions, the same for all nodes of this database. The database may be
+ * down: then the promise is rejected with Refusal `unavailable`, and the next call asks it again.
+ */
+export function sharedSessionKey(store: Store): () => Promise<string> {
+  let key: string | undefined;
+  return async () => {
+    const proposed = randomBytes(32).toString("base64url");
+    key ??= await orUnavailable(store.addSetting("session.key", proposed));
+    return key;
+  };
 }
 
 /**
@@ -171,7 +214,7 @@ function parseSession(payload: string): { name: string; expiresAt: number } | un
 }
 
 /** All values of this name: another page of the domain may have set one beside ours. */
-function cookies(header: string | undefined, name: string): string[] {
+export function readCookies(header: string | undefined, name: string): string[] {
   if (header === undefined) return [];
   return header
     .split(";")
@@ -180,9 +223,14 @@ function cookies(header: string | undefined, name: string): string[] {
     .map((pair) => pair.slice(name.length + 1));
 }
 
-function setCookie(value: string, maxAgeSeconds: number, isSecure: boolean): string {
+/** A `Set-Cookie` header, for a cookie that no script and no request of another site gets. */
+export function setCookie(
+  name: string,
+  value: string,
+  { path, maxAgeMs, isSecure }: { path: string; maxAgeMs: number; isSecure: boolean },
+): string {
   const secure = isSecure ? "; Secure" : "";
-  return `${cookieName}=${value}; Path=/admin; Max-Age=${maxAgeSeconds}; HttpOnly; SameSite=Lax${secure}`;
+  return `${name}=${value}; Path=${path}; Max-Age=${Math.floor(maxAgeMs / 1000)}; HttpOnly; SameSite=Lax${secure}`;
 }
 
 /** RFC 7617, section 2: the name holds no colon, the password may. */

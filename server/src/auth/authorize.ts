@@ -1,5 +1,6 @@
 import { timingSafeEqual } from "node:crypto";
 import {
+  type AppId,
   type Credentials,
   covers,
   type Grant,
@@ -7,7 +8,7 @@ import {
   type ParsedChannel,
   parseChannel,
 } from "@pandapush/protocol";
-import { Refusal } from "../errors.js";
+import { type ErrorCode, Refusal } from "../errors.js";
 import { after, type MaybePromise } from "../maybe-promise.js";
 import type { KeyTable, LiveKey } from "./keys.js";
 import { type KnownToken, readKeyId, type VerifiedToken, VerifiedTokens } from "./token.js";
@@ -55,24 +56,32 @@ export function createAuthorize(keys: KeyTable): Authorize {
       const tokenKeyId = known?.keyId ?? readKeyId(token);
       if (tokenKeyId === undefined || typeof token !== "string") throw new Refusal("invalidToken");
       return after(keys.find(channel.appId, tokenKeyId), (key) => {
-        if (key === undefined || (hasKey && !isKeyText)) throw new Refusal("unknownKey");
-        if (hasKey) return grantBySecret(channel, key, secret);
-        const verified = verifyToken(token, key, known);
-        refuseUnusable(key);
-        if (verified.channel === undefined || !covers(verified.channel, channel.name)) {
-          throw new Refusal("tokenChannel");
-        }
-        if (action === "subscribe" && !verified.maySubscribe) throw new Refusal("tokenSub");
-        if (action === "publish" && !verified.mayPublish) throw new Refusal("tokenPub");
-        return grant(channel, key, verified.presence, Math.min(key.expiresAt, verified.expiresAt));
+        if (key === undefined || (hasKey && !isKeyText)) throw unknownKey(tokenKeyId);
+        if (hasKey) return grantBySecret(keys, key, secret);
+        return grantByToken(action, channel, key, token, known);
       });
     }
     if (!hasKey) throw new Refusal("noTokenOrKey");
     if (!isKeyText) throw new Refusal("unknownKey");
-    return after(keys.find(channel.appId, keyId as KeyId), (key) => {
-      if (key === undefined) throw new Refusal("unknownKey");
-      return grantBySecret(channel, key, secret);
-    });
+    return grantByKey(keys, channel.appId, keyId, secret);
+  }
+
+  function grantByToken(
+    action: Action,
+    channel: ParsedChannel,
+    key: LiveKey,
+    token: string,
+    known: KnownToken | undefined,
+  ): Grant {
+    const verified = verifyToken(token, key, known);
+    refuseUnusable(key);
+    if (verified.channel === undefined || !covers(verified.channel, channel.name)) {
+      throw refusalOf(key, "tokenChannel");
+    }
+    if (action === "subscribe" && !verified.maySubscribe) throw refusalOf(key, "tokenSub");
+    if (action === "publish" && !verified.mayPublish) throw refusalOf(key, "tokenPub");
+    const expiresAt = Math.min(key.expiresAt, verified.expiresAt);
+    return grant(keys, key, verified.presence, expiresAt);
   }
 
   function verifyToken(token: string, key: LiveKey, known: KnownToken | undefined): VerifiedToken {
@@ -83,35 +92,79 @@ export function createAuthorize(keys: KeyTable): Authorize {
     try {
       return tokens.verify(token, key.id, key.verifyToken, known);
     } catch (error) {
-      if (previous === undefined) throw error;
-      return tokens.verify(token, key.id, previous.verifyToken, known);
+      if (previous !== undefined) {
+        return tokens.verify(token, key.id, previous.verifyToken, known);
+      }
+      if (error instanceof Refusal) error.keyId = key.id;
+      throw error;
     }
   }
+}
 
-  function grantBySecret(channel: ParsedChannel, key: LiveKey, secret: unknown): Grant {
-    if (typeof secret !== "string") throw new Refusal("invalidSecret");
-    const previous = countingPrevious(key);
-    const isRight =
-      isSecret(secret, key.secret) || (previous !== undefined && isSecret(secret, previous.secret));
-    if (!isRight) throw new Refusal("invalidSecret");
-    refuseUnusable(key);
-    return grant(channel, key, undefined, key.expiresAt);
-  }
+/**
+ * Whose key this is, for what concerns the whole application rather than a channel.
+ * @throws Refusal (or a promise rejected with it), as `Authorize`
+ */
+export type IdentifyKey = (appId: AppId, keyId: KeyId, secret: string) => MaybePromise<Grant>;
 
-  function grant(
-    channel: ParsedChannel,
-    key: LiveKey,
-    presence: Grant["presence"],
-    expiresAt: number,
-  ): Grant {
-    keys.countUse(key.id);
-    return {
-      appId: channel.appId,
-      keyId: key.id,
-      ...(presence === undefined ? {} : { presence }),
-      ...(expiresAt === Number.POSITIVE_INFINITY ? {} : { expiresAt }),
-    };
-  }
+export function createIdentifyKey(keys: KeyTable): IdentifyKey {
+  return (appId, keyId, secret) =>
+    after(keys.hasApp(appId), (hasApp) => {
+      if (!hasApp) throw new Refusal("unknownApplication", [], "No application has this id.");
+      return grantByKey(keys, appId, keyId, secret);
+    });
+}
+
+function grantByKey(
+  keys: KeyTable,
+  appId: AppId,
+  keyId: string,
+  secret: unknown,
+): MaybePromise<Grant> {
+  return after(keys.find(appId, keyId as KeyId), (key) => {
+    if (key === undefined) throw unknownKey(keyId);
+    return grantBySecret(keys, key, secret);
+  });
+}
+
+function grantBySecret(keys: KeyTable, key: LiveKey, secret: unknown): Grant {
+  if (typeof secret !== "string") throw refusalOf(key, "invalidSecret");
+  const previous = countingPrevious(key);
+  const isRight =
+    isSecret(secret, key.secret) || (previous !== undefined && isSecret(secret, previous.secret));
+  if (!isRight) throw refusalOf(key, "invalidSecret");
+  refuseUnusable(key);
+  return grant(keys, key, undefined, key.expiresAt);
+}
+
+function grant(
+  keys: KeyTable,
+  key: LiveKey,
+  presence: Grant["presence"],
+  expiresAt: number,
+): Grant {
+  keys.countUse(key.id);
+  return {
+    appId: key.appId,
+    keyId: key.id,
+    ...(presence === undefined ? {} : { presence }),
+    ...(expiresAt === Number.POSITIVE_INFINITY ? {} : { expiresAt }),
+  };
+}
+
+/** What looks like an id of ours is named: a secret in its place, put there by mistake, does not. */
+const keyIdForm = /^PSID[A-Za-z0-9]{1,28}$/;
+
+function unknownKey(keyId: string): Refusal {
+  const refusal = new Refusal("unknownKey");
+  if (keyIdForm.test(keyId)) refusal.keyId = keyId;
+  return refusal;
+}
+
+function refusalOf(key: LiveKey, code: ErrorCode): Refusal {
+  const refusal = new Refusal(code);
+  refusal.keyId = key.id;
+  return refusal;
 }
 
 /** Nobody's credentials allow these, so they are not asked for. */
@@ -121,8 +174,8 @@ function refuseUnpublishable(channel: ParsedChannel): void {
 }
 
 function refuseUnusable(key: LiveKey): void {
-  if (Date.now() >= key.expiresAt) throw new Refusal("expiredKey");
-  if (key.isRevoked) throw new Refusal("revokedKey");
+  if (Date.now() >= key.expiresAt) throw refusalOf(key, "expiredKey");
+  if (key.isRevoked) throw refusalOf(key, "revokedKey");
 }
 
 /** The secret before a rotation, as long as it counts. */

@@ -5,7 +5,7 @@ import type { AppId, KeyId } from "@pandapush/protocol";
 import Database from "libsql";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { openStore } from "../storage/sql.js";
-import type { Store } from "../storage/store.js";
+import { StorageUnavailable, type Store } from "../storage/store.js";
 import { KeyTable, type Revoked } from "./keys.js";
 
 const appId = "app" as AppId;
@@ -39,8 +39,9 @@ afterEach(async () => {
   await rm(folder, { recursive: true });
 });
 
+const report = (problem: string) => problems.push(problem);
+
 async function loadTable({ reloadMs = 60_000, usageMs = 60_000 } = {}): Promise<KeyTable> {
-  const report = (problem: string) => problems.push(problem);
   const table = new KeyTable(store, { reloadMs, usageMs, report });
   await table.load();
   return table;
@@ -220,7 +221,49 @@ describe("the table of live keys", () => {
     await expect(keys.find(appId, "nokey" as KeyId)).rejects.toMatchObject({ code: "unavailable" });
     await keys.changed();
     expect(keys.find(appId, keyId)).toMatchObject({ id: keyId });
-    expect(problems).toContain("Keys cannot be reloaded");
+    expect(keys.isFailing).toBe(true);
+  });
+
+  test("a failure is reported once, until all is well again", async () => {
+    const fault = new StorageUnavailable(new Error("gone"));
+    const version = vi.spyOn(store, "version").mockRejectedValue(fault);
+    const recovered = vi.fn();
+    const table = new KeyTable(store, {
+      reloadMs: 60_000,
+      usageMs: 60_000,
+      report,
+      recovered,
+    });
+    await table.load();
+    expect([table.isLoaded, table.isFailing]).toEqual([false, true]);
+    await table.changed();
+    expect(problems).toEqual(["Keys cannot be loaded: the database is not available"]);
+    expect(await table.hasApp(appId)).toBe(true);
+    version.mockRestore();
+    await expect.poll(() => recovered.mock.calls.length, soon).toBe(1);
+    expect([table.isLoaded, table.isFailing]).toEqual([true, false]);
+    await table.close();
+  });
+
+  test("what must be in the database is seen to before the first load, and only then", async () => {
+    const prepare = vi.fn(async () => {
+      await addKey();
+    });
+    const table = new KeyTable(store, { reloadMs: 60_000, usageMs: 60_000, report, prepare });
+    await table.load();
+    expect(table.find(appId, keyId)).toMatchObject({ id: keyId });
+    await table.changed();
+    expect(prepare).toHaveBeenCalledTimes(1);
+    await table.close();
+  });
+
+  test("a database that does not answer is asked by one poll at a time", async () => {
+    vi.useFakeTimers({ toFake: ["setInterval", "performance"] });
+    const table = await loadTable();
+    const version = vi.spyOn(store, "version").mockReturnValue(new Promise(() => undefined));
+    for (let i = 0; i < 10; i++) vi.advanceTimersByTime(500);
+    expect(version.mock.calls.length).toBe(1);
+    expect(table.isLoaded).toBe(true);
   });
 
   test("a first load that fails is the caller's to hear", async () => {

@@ -1,7 +1,7 @@
 import type { AppId, KeyId } from "@pandapush/protocol";
 import { Refusal } from "../errors.js";
 import type { MaybePromise } from "../maybe-promise.js";
-import type { Key, Store } from "../storage/store.js";
+import { type Key, StorageUnavailable, type Store } from "../storage/store.js";
 import { tokenVerifier, type VerifyToken } from "./token.js";
 
 /** One of the secrets that count for a key. */
@@ -33,10 +33,17 @@ interface Options {
   readonly usageMs: number;
   /** Told of failures that no caller hears of; the table goes on with what it has. */
   readonly report: (problem: string, error: unknown) => void;
+  /** Told when all is well again after such a failure. */
+  readonly recovered?: () => void;
+  /** Sees to what must be in the database before the first load. */
+  readonly prepare?: () => Promise<void>;
 }
 
 /** How soon a change made by another process is noticed, where the database can tell. */
 const pollMs = 500;
+
+/** Reasons of one row of failures that are reported. */
+const maxReported = 5;
 
 /** Lookups a second for one application; the unknown ones share one count. About 60 µs each. */
 const maxLookups = 500;
@@ -66,7 +73,11 @@ export class KeyTable {
   private loading: Promise<void> | undefined;
   /** Something was written since the running load began: what it reads may be older. */
   private isLoadOutdated = false;
-  private isFailing = false;
+  private loaded = false;
+  private failing = false;
+  /** Why it is failing. */
+  private readonly reported = new Set<string>();
+  private polling: Promise<void> | undefined;
   /** Tells a lookup that the database was changed while it was under way. */
   private generation = 0;
 
@@ -89,12 +100,32 @@ export class KeyTable {
     private readonly options: Options,
   ) {}
 
-  /** Loads the table and keeps it up to date until `close()`. Rejects when the first load fails. */
+  /**
+   * Loads the table and keeps it up to date until `close()`. While the database is down, that
+   * begins when it is back; until then each key is looked up by itself.
+   *
+   * Rejects when the first load fails otherwise.
+   */
   async load(): Promise<void> {
-    await this.read();
+    try {
+      await this.read();
+    } catch (error) {
+      if (!(error instanceof StorageUnavailable)) throw error;
+      this.fail("Keys cannot be loaded: the database is not available", error);
+    }
     this.every(this.options.reloadMs, () => this.changed());
     this.every(this.options.usageMs, () => this.writeUses());
     this.every(pollMs, () => this.poll());
+  }
+
+  /** Whether the table has ever been complete. */
+  get isLoaded(): boolean {
+    return this.loaded;
+  }
+
+  /** Whether the database failed when it was asked last, which is less than a second ago. */
+  get isFailing(): boolean {
+    return this.failing;
   }
 
   /**
@@ -108,6 +139,11 @@ export class KeyTable {
       return app && (() => this.table.set(app.id, new Map()));
     });
     return lookup === undefined ? false : lookup.then(() => this.table.has(appId));
+  }
+
+  /** Whether the application is known, without asking the database. */
+  knowsApp(appId: AppId): boolean {
+    return this.table.has(appId);
   }
 
   /**
@@ -173,12 +209,20 @@ export class KeyTable {
     this.timers.push(timer);
   }
 
-  private async poll(): Promise<void> {
+  /** One at a time: a database that does not answer is not asked again and again. */
+  private poll(): Promise<void> {
+    this.polling ??= this.runPoll().finally(() => {
+      this.polling = undefined;
+    });
+    return this.polling;
+  }
+
+  private async runPoll(): Promise<void> {
     if (this.loading !== undefined) return;
     try {
-      if (!this.isFailing && (await this.store.version()) === this.version) return;
+      if (!this.failing && (await this.store.version()) === this.version) return;
     } catch (error) {
-      this.reportFailure(error);
+      this.fail("It cannot be found out whether there are new keys", error);
       return;
     }
     await this.changed();
@@ -187,19 +231,27 @@ export class KeyTable {
   private async reload(): Promise<void> {
     try {
       await this.read();
-      this.isFailing = false;
     } catch (error) {
-      this.reportFailure(error);
+      this.fail("Keys cannot be reloaded", error);
+      return;
     }
+    if (!this.failing) return;
+    this.failing = false;
+    this.options.recovered?.();
   }
 
-  /** Once for a row of failures: polling would repeat it twice a second. */
-  private reportFailure(error: unknown): void {
-    if (!this.isFailing) this.options.report("Keys cannot be reloaded", error);
-    this.isFailing = true;
+  /** Reports each reason once in a row of failures: polling would repeat it twice a second. */
+  private fail(problem: string, error: unknown): void {
+    if (!this.failing) this.reported.clear();
+    this.failing = true;
+    const reason = error instanceof StorageUnavailable ? error.reason : String(error);
+    if (this.reported.has(reason) || this.reported.size >= maxReported) return;
+    this.reported.add(reason);
+    this.options.report(problem, error);
   }
 
   private async read(): Promise<void> {
+    if (!this.loaded) await this.options.prepare?.();
     let next: Table;
     do {
       this.isLoadOutdated = false;
@@ -211,6 +263,7 @@ export class KeyTable {
       for (const key of keys) next.get(key.appId)?.set(key.id, this.keepOrMake(key));
     } while (this.isLoadOutdated);
     this.replace(next);
+    this.loaded = true;
   }
 
   private keepOrMake(key: Key): LiveKey {
@@ -282,7 +335,7 @@ export class KeyTable {
       try {
         put = await query();
       } catch (error) {
-        this.options.report("A key cannot be looked up", error);
+        this.fail("A key cannot be looked up", error);
         throw new Refusal("unavailable");
       }
       // A table that came meanwhile may know better, in either direction.
@@ -313,7 +366,7 @@ export class KeyTable {
     try {
       version = await this.store.version();
     } catch (error) {
-      this.options.report("It cannot be found out whether there are new keys", error);
+      this.fail("It cannot be found out whether there are new keys", error);
       throw new Refusal("unavailable");
     }
     this.absentCheckedAt = startedAt;

@@ -10,7 +10,7 @@ import {
 import { promisify } from "node:util";
 import { Refusal } from "../errors.js";
 import type { Store } from "../storage/store.js";
-import type { LoginMethod } from "./admin.js";
+import { type LoginMethod, orUnavailable } from "./admin.js";
 
 const deriveKey = promisify<string, Buffer, number, ScryptOptions, Buffer>(scrypt);
 
@@ -100,12 +100,12 @@ export function basicLogin(
       if (given.password !== undefined) {
         return timingSafeEqual(digest(given.password), digest(password));
       }
-      const stored = await store.setting(setting);
+      const stored = await orUnavailable(store.setting(setting));
       return stored !== undefined && isStored(stored, password);
     },
     async binding(name) {
       if (name !== given.username) return undefined;
-      return given.password ?? (await store.setting(setting));
+      return given.password ?? (await orUnavailable(store.setting(setting)));
     },
   };
 }

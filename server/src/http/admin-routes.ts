@@ -4,13 +4,16 @@ import { z } from "zod";
 import type { AdminAuth, AdminRequest, AdminUser } from "../auth/admin.js";
 import { signToken } from "../auth/token.js";
 import { InvalidInput, Refusal } from "../errors.js";
+import type { Live } from "../live.js";
 import type { Application, Key, Store } from "../storage/store.js";
 import * as shapes from "./admin-shapes.js";
-import { openRoute, type Route, route } from "./route.js";
+import { liveRoutes } from "./live-routes.js";
+import { below, openRoute, type Route, route } from "./route.js";
 
 export interface RouteParts {
   readonly auth: AdminAuth;
   readonly store: Store;
+  readonly live: Live;
   /** Brings a change of keys or applications to live traffic; resolves when it is there. */
   readonly changed: () => Promise<void>;
   /** For the console. */
@@ -26,7 +29,17 @@ const hourMs = 3_600_000;
 const consoleKey = { purpose: "web console", years: 10 };
 
 export function adminRoutes(parts: RouteParts): Route[] {
-  return [...applicationRoutes(parts), ...keyRoutes(parts), ...auditRoutes(parts)];
+  return [
+    ...applicationRoutes(parts),
+    ...keyRoutes(parts),
+    ...auditRoutes(parts),
+    ...liveRoutes(parts).map((each) =>
+      below("/application/:id", each, async (admin, { id }) => ({
+        appId: (await ownApplication(parts.store, admin, id)).id,
+        admin,
+      })),
+    ),
+  ];
 }
 
 /** Log in, log out, who am I. */

@@ -2,7 +2,10 @@
  * What the admin API takes and gives. An answer holds what its shape names and nothing else: a
  * secret gets out only where `secret` is written here.
  */
+import { maxChannelLength } from "@pandapush/protocol";
 import { z } from "zod";
+import type { ActiveChannel, ChannelInfo, Connection } from "../live.js";
+import type { Refused } from "../refusals.js";
 import type { Application, AuditEntry, Key } from "../storage/store.js";
 
 const maxText = 255;
@@ -44,6 +47,33 @@ export const page = z.object({
 });
 export const auditPage = page.omit({ search: true });
 
+/** What is live is looked at as a whole for each page: there are no pages without end. */
+const maxLiveOffset = 10_000;
+const livePage = (most: number, usual: number) =>
+  z.object({
+    limit: z.coerce
+      .number({ error: `must be a number from 1 to ${most}` })
+      .int({ error: "must be a whole number" })
+      .min(1, { error: "must be 1 or more" })
+      .max(most, { error: `must be ${most} or less` })
+      .default(usual),
+    offset: z.coerce
+      .number({ error: "must be a number" })
+      .int({ error: "must be a whole number" })
+      .min(0, { error: "must be 0 or more" })
+      .max(maxLiveOffset, { error: `must be ${maxLiveOffset} or less` })
+      .default(0),
+  });
+export const channelsPage = livePage(1000, 100).extend({
+  prefix: z
+    .string({ error: "must be a text" })
+    .max(maxChannelLength, { error: `must have at most ${maxChannelLength} characters` })
+    .default("")
+    .meta({ description: "What a channel begins with behind /<application id>/" }),
+});
+export const connectionsPage = livePage(200, 50).extend({ search: word.default("") });
+export const refusalsPage = livePage(100, 100);
+
 export const login = z.object({
   username: z.string({ error: "must be a text" }),
   password: z.string({ error: "must be a text" }),
@@ -77,6 +107,39 @@ export const newToken = z.object({
   sub: flag.nullish(),
   expires: end,
 });
+
+const channelName = z.string({ error: "must be a text" });
+export const publishing = z.object(
+  {
+    messages: z.array(
+      z
+        .object(
+          {
+            channel: channelName.optional(),
+            channels: z.array(channelName, { error: "must be a list of channels" }).optional(),
+            data: z
+              .custom<unknown>((value) => value !== undefined, {
+                error: "must be there; null is a value too",
+              })
+              .meta({ description: "Any JSON value; subscribers get its text" }),
+          },
+          { error: "must be an object with channel, or channels, and data" },
+        )
+        .superRefine(({ channel, channels }, context) => {
+          const refuse = (field: string, message: string) =>
+            context.addIssue({ code: "custom", path: [field], message });
+          if (channel === undefined && channels === undefined) {
+            refuse("channel", "must be there, or channels");
+          }
+          if (channel !== undefined && channels !== undefined) {
+            refuse("channels", "must not be there beside channel");
+          }
+        }),
+      { error: "must be a list of messages" },
+    ),
+  },
+  { error: "must be a JSON object" },
+);
 
 export const user = z.object({ username: z.string() });
 export const info = z.object({
@@ -132,12 +195,56 @@ export const auditEntry = z.object({
   application_id: z.string().nullable(),
   details: z.record(z.string(), z.json()),
 });
+export const liveChannel = z.object({
+  channel: z.string(),
+  subscribers: z.number(),
+  members: z.number().optional(),
+});
+export const liveChannelDetail = liveChannel.extend({ listeners: z.number() });
+export const liveMembers = z.object({
+  channel: z.string(),
+  members: z.record(z.string(), z.json()),
+});
+export const liveConnection = z.object({
+  id: z.string(),
+  transport: z
+    .enum(["websocket", "eventsource", "long-polling", "callback-polling", "none"])
+    .meta({ description: "none: its socket or stream is lost, and its session waits for it" }),
+  since: z.string().meta({ format: "date-time" }),
+  user_agent: z.string().nullable(),
+  address: z.string().nullable(),
+  subscriptions: z.array(z.string()).meta({ description: "The first 100" }),
+  subscription_count: z.number(),
+  presence: z.array(z.string()).meta({ description: "The first 10 ids" }),
+});
+export const disconnected = z.object({
+  disconnected: z.number().meta({ description: "How many sessions" }),
+});
+export const liveRefusal = z.object({
+  first_at: z.string().meta({ format: "date-time" }),
+  last_at: z.string().meta({ format: "date-time" }),
+  count: z.number(),
+  action: z.enum(["subscribe", "publish", "rest_publish", "rest"]),
+  channel: z.string().nullable(),
+  message: z.string(),
+  details: z.string(),
+  key_id: z.string().nullable(),
+});
 export const refusal = z.object({
   code: z.number().nullable(),
   params: z.array(z.string()),
   message: z.string(),
   details: z.string(),
   fields: z.record(z.string(), z.string()).optional(),
+});
+
+export const published = z.object({
+  results: z.array(
+    z.discriminatedUnion("successful", [
+      z.object({ channel: z.string(), successful: z.literal(true) }),
+      z.object({ channel: z.string(), successful: z.literal(false), error: refusal }),
+    ]),
+  ),
 });
 
 /** A key that ends within this is shown as expiring. */
@@ -181,6 +288,44 @@ export function toAuditEntry(entry: AuditEntry): z.input<typeof auditEntry> {
     action: entry.action,
     application_id: entry.appId,
     details: entry.details as Record<string, z.core.util.JSONType>,
+  };
+}
+
+export function toLiveChannel({
+  channel,
+  subscribers,
+  members,
+}: ActiveChannel): z.input<typeof liveChannel> {
+  return { channel, subscribers, ...(members === undefined ? {} : { members }) };
+}
+
+export function toLiveChannelDetail(info: ChannelInfo): z.input<typeof liveChannelDetail> {
+  return { ...toLiveChannel(info), listeners: info.listeners };
+}
+
+export function toLiveConnection(each: Connection): z.input<typeof liveConnection> {
+  return {
+    id: each.id,
+    transport: each.transport ?? "none",
+    since: new Date(each.since).toISOString(),
+    user_agent: each.userAgent ?? null,
+    address: each.address ?? null,
+    subscriptions: [...each.subscriptions],
+    subscription_count: each.subscriptionCount,
+    presence: [...each.presence],
+  };
+}
+
+export function toLiveRefusal(each: Refused): z.input<typeof liveRefusal> {
+  return {
+    first_at: new Date(each.firstAt).toISOString(),
+    last_at: new Date(each.lastAt).toISOString(),
+    count: each.count,
+    action: each.action,
+    channel: each.channel,
+    message: each.message,
+    details: each.details,
+    key_id: each.keyId,
   };
 }
 

@@ -1,29 +1,64 @@
-/** `/admin/api/…`: applications, admins and keys, for the console and for programs. */
+/**
+ * Everything under `/admin`: the console and its sign-in page, and `/admin/api/…` for the console
+ * and for programs.
+ */
 import type { IncomingMessage } from "node:http";
 import type { TLSSocket } from "node:tls";
 import type { FastifyInstance, FastifyRequest } from "fastify";
 import { z } from "zod";
 import { type AdminAuth, type AdminRequest, type AdminUser, isCrossSite } from "../auth/admin.js";
+import type { OidcLogin } from "../auth/oidc.js";
 import { Refusal } from "../errors.js";
 import type { Store } from "../storage/store.js";
+import { routePageFiles, safetyHeaders } from "./admin-page.js";
 import { adminRoutes, loginRoutes, type RouteParts } from "./admin-routes.js";
-import { describeApi } from "./openapi.js";
+import { routeConsole } from "./console.js";
+import { routeLogin } from "./login.js";
+import { type DescribedApi, describeApis } from "./openapi.js";
 import { type Route, route } from "./route.js";
 
-export interface AdminParts extends Pick<RouteParts, "changed" | "deployment"> {
+export interface AdminParts extends Pick<RouteParts, "changed" | "deployment" | "live"> {
   /** Absent: nobody can log in. */
   readonly auth: AdminAuth | undefined;
+  /** Where users log in; absent: here. */
+  readonly oidc?: OidcLogin;
   readonly store: Store;
   readonly addressOf: (request: IncomingMessage) => string | undefined;
   readonly version: string;
+  /** Where the console's build is; absent: in its package. */
+  readonly consoleDirectory?: string;
 }
 
 const prefix = "/admin/api";
 const maxBodyBytes = 65_536;
 
-export function routeAdmin(app: FastifyInstance, parts: AdminParts): void {
-  const { auth, addressOf } = parts;
+const apiHeaders = {
+  ...safetyHeaders,
+  "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+  "cache-control": "no-store",
+};
+
+/** @param others APIs that are described beside this one */
+export function routeAdmin(
+  app: FastifyInstance,
+  parts: AdminParts,
+  others: readonly DescribedApi[],
+): void {
+  const { auth, oidc, addressOf, consoleDirectory: directory } = parts;
   const describe = (request: FastifyRequest) => describeRequest(request, addressOf);
+  routeApi(app, parts, describe, others);
+  routePageFiles(app);
+  routeConsole(app, { auth, provider: oidc?.name, describe, directory });
+  if (auth !== undefined) routeLogin(app, { auth, oidc, describe });
+}
+
+function routeApi(
+  app: FastifyInstance,
+  parts: AdminParts,
+  describe: (request: FastifyRequest) => AdminRequest,
+  others: readonly DescribedApi[],
+): void {
+  const { auth } = parts;
   app.register(
     async (scope) => {
       scope.removeAllContentTypeParsers();
@@ -36,15 +71,18 @@ export function routeAdmin(app: FastifyInstance, parts: AdminParts): void {
         }
       });
       scope.addHook("onRequest", async (_request, reply) => {
-        reply.headers({ "cache-control": "no-store", "x-content-type-options": "nosniff" });
+        reply.headers(apiHeaders);
         if (auth === undefined) throw new Refusal("consoleClosed");
       });
-      if (auth === undefined) {
-        scope.all("/*", () => undefined);
-        return;
+      // Else they would be pages of the console.
+      for (const path of ["/", "/*"]) {
+        scope.all(path, () => {
+          throw new Refusal("noSuchResource");
+        });
       }
+      if (auth === undefined) return;
       const users = new WeakMap<FastifyRequest, AdminUser>();
-      const routes = describedRoutes({ ...parts, auth }, describe);
+      const routes = describedRoutes({ ...parts, auth }, describe, others);
       const open = new Set(routes.filter(({ isOpen }) => isOpen).map(({ path }) => prefix + path));
       scope.addHook("onRequest", async (request, reply) => {
         const isSafe = request.method === "GET" || request.method === "HEAD";
@@ -58,11 +96,9 @@ export function routeAdmin(app: FastifyInstance, parts: AdminParts): void {
           users.set(request, user);
           return;
         }
+        if (!auth.takesPasswords) throw new Refusal("notLoggedIn", [], "Sign in at /admin.");
         challenge(request, reply);
         throw new Refusal("notLoggedIn");
-      });
-      scope.setNotFoundHandler(() => {
-        throw new Refusal("noSuchResource");
       });
       for (const { method, path, run } of routes) {
         scope.route({
@@ -74,18 +110,12 @@ export function routeAdmin(app: FastifyInstance, parts: AdminParts): void {
     },
     { prefix },
   );
-  // The address that Pandapush 2.2 had.
-  if (auth === undefined) return;
-  app.get("/logout", (request, reply) => {
-    if (!isCrossSite(request.headers))
-      reply.header("set-cookie", auth.endSession(describe(request)));
-    return reply.redirect("/");
-  });
 }
 
 function describedRoutes(
   parts: AdminParts & { readonly auth: AdminAuth },
   describe: (request: FastifyRequest) => AdminRequest,
+  others: readonly DescribedApi[],
 ): Route[] {
   const routes: Route[] = [...loginRoutes(parts, describe), ...adminRoutes(parts)];
   let description: Record<string, z.core.util.JSONType> | undefined;
@@ -99,7 +129,7 @@ function describedRoutes(
       },
       async () => {
         description ??= JSON.parse(
-          JSON.stringify(describeApi(routes, prefix, parts.version)),
+          JSON.stringify(describeApis([{ prefix, routes, by: "admin" }, ...others], parts.version)),
         ) as Record<string, z.core.util.JSONType>;
         return description;
       },
@@ -122,7 +152,7 @@ function describeRequest(
  * Asks programs for Basic credentials. A browser would ask its user, in a window of its own; where
  * it does not send Fetch Metadata, a page's script says `X-Requested-With`.
  */
-function challenge(
+export function challenge(
   { headers }: FastifyRequest,
   reply: { header(name: string, value: string): unknown },
 ): void {

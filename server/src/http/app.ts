@@ -8,9 +8,13 @@ import Fastify, {
   type FastifyServerFactory,
 } from "fastify";
 import { Refusal } from "../errors.js";
+import { StorageUnavailable } from "../storage/store.js";
 import { type AdminParts, routeAdmin } from "./admin.js";
+import { safetyHeaders } from "./admin-page.js";
+import { type BackendParts, backendPrefix, backendRoutes, routeBackend } from "./backend.js";
 import { routeClientScript } from "./client-script.js";
-import { type BuildInfo, routeHealth } from "./health.js";
+import { type BuildInfo, type ReadinessChecks, routeHealth } from "./health.js";
+import type { DescribedApi } from "./openapi.js";
 import { isChannelUrl, isUnderPrefix, type PublishParts, routePublish } from "./publish.js";
 import { routeWelcome } from "./welcome.js";
 
@@ -18,14 +22,15 @@ export interface AppParts extends PublishParts {
   /** Called for faults that are the server's own; never with credentials or a request's URL. */
   readonly log: (level: "error" | "warn", message: string, fields: object) => void;
   readonly build: BuildInfo;
+  /** Default: nothing can be in the way. */
+  readonly checks?: ReadinessChecks;
+  /** For back ends, beside publishing. Absent: there is nothing else for them. */
+  readonly backend?: Pick<BackendParts, "live" | "store" | "identifyKey" | "batchMessages">;
   /** Absent: there is no administration. */
   readonly admin?: AdminParts;
   /** Makes the server that hands its requests on to the app; default: a plain HTTP server. */
   readonly serverFactory?: FastifyServerFactory;
 }
-
-/** What `Retry-After` says, in seconds, wherever trying again can help. */
-const retryAfterSeconds = 5;
 
 /** How long a request may take to arrive, in ms: whoever sends slower gets a 408. */
 const requestTimeoutMs = 60_000;
@@ -48,6 +53,7 @@ export function createApp(parts: AppParts): FastifyInstance {
     routerOptions: { maxParamLength: 16_384 },
     clientErrorHandler: answerUnreadable,
     frameworkErrors: (_error, request, reply: FastifyReply) => {
+      if (request.raw.url?.startsWith("/admin") === true) reply.headers(safetyHeaders);
       // Percent signs that encode nothing. REST-2
       if (isUnderPrefix(request.raw.url ?? "")) answer(reply, new Refusal("noSuchChannel"));
       else answer(reply, new Refusal("badRequest", [], "The address is not well-formed."));
@@ -65,17 +71,35 @@ export function createApp(parts: AppParts): FastifyInstance {
     return answer(reply.header("allow", "POST"), new Refusal("methodNotAllowed"));
   });
   routePublish(app, parts);
-  routeHealth(app, parts.build);
+  routeHealth(app, parts.build, parts.checks ?? {});
   routeWelcome(app);
   routeClientScript(app);
-  if (parts.admin !== undefined) routeAdmin(app, parts.admin);
+  const others: DescribedApi[] = [];
+  if (parts.backend !== undefined) {
+    const backend = { ...parts, ...parts.backend };
+    const routes = backendRoutes(backend);
+    routeBackend(app, routes, backend);
+    others.push({ prefix: backendPrefix, routes, by: "key" });
+  }
+  if (parts.admin !== undefined) routeAdmin(app, parts.admin, others);
   return app;
 }
 
+const databaseHelp =
+  "The database is not available; try again in a few seconds. If this was to change something, look first whether it did.";
+
 function refusalOf(error: unknown, request: FastifyRequest, log: AppParts["log"]): Refusal {
   if (error instanceof Refusal) return error;
+  if (error instanceof StorageUnavailable) {
+    log("warn", "HTTP request refused", { reason: error.reason, method: request.method });
+    return new Refusal("unavailable", [], databaseHelp);
+  }
   const { code, statusCode } = error as Partial<FastifyError>;
-  if (code === "FST_ERR_CTP_INVALID_MEDIA_TYPE") return new Refusal("unsupportedType");
+  if (code === "FST_ERR_CTP_INVALID_MEDIA_TYPE") {
+    // Only publishing to one channel takes forms.
+    const help = isChannelUrl(request.url) ? undefined : "Send Content-Type: application/json.";
+    return new Refusal("unsupportedType", [], help);
+  }
   if (code === "FST_ERR_CTP_BODY_TOO_LARGE") return new Refusal("tooLarge");
   if (statusCode !== undefined && statusCode < 500) return new Refusal("badRequest");
   log("error", "HTTP request failed", { err: error, method: request.method });
@@ -90,7 +114,8 @@ const texts: ReadonlyMap<string, (refusal: Refusal) => string> = new Map([
 
 function answer(reply: FastifyReply, refusal: Refusal): FastifyReply {
   reply.code(refusal.http);
-  if (refusal.http === 503 || refusal.http === 429) reply.header("retry-after", retryAfterSeconds);
+  const { retryAfterSeconds } = refusal;
+  if (retryAfterSeconds !== undefined) reply.header("retry-after", retryAfterSeconds);
   const text = texts.get(refusal.code);
   if (text !== undefined) return reply.type("text/plain; charset=utf-8").send(text(refusal));
   return reply.type("application/json; charset=utf-8").send(JSON.stringify(refusal.toRest()));

@@ -1,7 +1,7 @@
-import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import type { FastifyInstance } from "fastify";
+import { routeFile, staticFile } from "./static-file.js";
 
 const bundle = createRequire(import.meta.url).resolve("pandapush-client/pandapush.min.js");
 
@@ -14,8 +14,6 @@ const files = [
 /** `/client.js`: the Pandapush client for pages, with the global `Pandapush`. */
 export function routeClientScript(app: FastifyInstance): void {
   for (const { url, path, type } of files) {
-    const content = readFileSync(path);
-    const etag = `"${createHash("sha256").update(content).digest("base64url").slice(0, 20)}"`;
     const headers = {
       "content-type": type,
       "x-content-type-options": "nosniff",
@@ -23,13 +21,7 @@ export function routeClientScript(app: FastifyInstance): void {
       "access-control-allow-origin": "*",
       // Kept, but asked for each time: pages get a new version with the server's.
       "cache-control": "public, no-cache",
-      etag,
     };
-    app.get(url, (request, reply) => {
-      reply.headers(headers);
-      return request.headers["if-none-match"] === etag
-        ? reply.code(304).send()
-        : reply.send(content);
-    });
+    routeFile(app, url, staticFile(readFileSync(path), headers));
   }
 }

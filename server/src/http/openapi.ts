@@ -2,31 +2,44 @@ import { z } from "zod";
 import { refusal } from "./admin-shapes.js";
 import type { Route } from "./route.js";
 
+/** Routes below a prefix, for admins who are logged in or for back ends with a key. */
+export interface DescribedApi {
+  readonly prefix: string;
+  readonly routes: readonly Route<never>[];
+  readonly by: "admin" | "key";
+}
+
+const security = { admin: [{ basic: [] }, { session: [] }], key: [{ key: [] }] };
+
 /** OpenAPI 3.1 of these routes: what is served is what is described. */
-export function describeApi(routes: readonly Route[], prefix: string, version: string): object {
+export function describeApis(apis: readonly DescribedApi[], version: string): object {
   const paths: Record<string, Record<string, object>> = {};
-  for (const route of routes) {
-    const path = `${prefix}${route.path.replace(/:(\w+)/g, "{$1}")}`;
-    paths[path] = { ...paths[path], [route.method.toLowerCase()]: describeRoute(route) };
+  for (const { prefix, routes, by } of apis) {
+    for (const route of routes) {
+      const { method, rest = "rest" } = route;
+      const path = `${prefix}${route.path}`.replace(/:(\w+)/g, "{$1}").replace("*", `{${rest}}`);
+      paths[path] = { ...paths[path], [method.toLowerCase()]: describeRoute(route, path, by) };
+    }
   }
   return {
     openapi: "3.1.0",
-    info: { title: "Pandapush administration", version },
-    security: [{ basic: [] }, { session: [] }],
+    info: { title: "Pandapush", version },
+    security: security.admin,
     paths,
     components: {
       securitySchemes: {
-        basic: { type: "http", scheme: "basic" },
+        basic: { type: "http", scheme: "basic", description: "An admin's name and password" },
         session: { type: "apiKey", in: "cookie", name: "pandapush_session" },
+        key: { type: "http", scheme: "basic", description: "A key's id and its secret" },
       },
       schemas: { Refusal: schemaOf(refusal, "output") },
     },
   };
 }
 
-function describeRoute(route: Route): object {
+function describeRoute(route: Route<never>, path: string, by: DescribedApi["by"]): object {
   const parameters = [
-    ...Array.from(route.path.matchAll(/:(\w+)/g), ([, name]) => ({
+    ...Array.from(path.matchAll(/{(\w+)}/g), ([, name]) => ({
       name,
       in: "path",
       required: true,
@@ -36,7 +49,7 @@ function describeRoute(route: Route): object {
   ];
   return {
     summary: route.summary,
-    ...(route.isOpen ? { security: [] } : {}),
+    ...(route.isOpen ? { security: [] } : by === "key" ? { security: security.key } : {}),
     ...(parameters.length > 0 ? { parameters } : {}),
     ...(route.body === undefined
       ? {}
@@ -50,7 +63,7 @@ function describeRoute(route: Route): object {
             ? { "text/plain": { schema: { const: "OK" } } }
             : json(schemaOf(route.answer, "output")),
       },
-      ...Object.fromEntries(refusalsOf(route).map((each) => [each[0], refused(each[1])])),
+      ...Object.fromEntries(refusalsOf(route, by).map((each) => [each[0], refused(each[1])])),
     },
   };
 }
@@ -59,10 +72,22 @@ const totalHeader = {
   "X-Total-Count": { description: "How many there are on all pages", schema: { type: "integer" } },
 };
 
-function refusalsOf(route: Route): [number, string][] {
+function refusalsOf(route: Route<never>, by: DescribedApi["by"]): [number, string][] {
+  const strangers: [number, string][] =
+    by === "key"
+      ? [
+          [401, "No key"],
+          [403, "A key that is none of the application's, or counts no longer"],
+        ]
+      : [
+          [401, route.isOpen ? "Wrong user name or password" : "Not logged in"],
+          ...(route.method === "GET"
+            ? []
+            : [[403, "A request of another site"] as [number, string]]),
+        ];
   return [
-    [401, route.isOpen ? "Wrong user name or password" : "Not logged in"],
-    ...(route.method === "GET" ? [] : [[403, "A request of another site"] as [number, string]]),
+    ...(route.path.includes("*") ? [[400, "A name that is no channel"] as [number, string]] : []),
+    ...strangers,
     ...(route.path.includes(":") ? [[404, "Absent, or not yours"] as [number, string]] : []),
     ...(route.body === undefined && route.query === undefined
       ? []
@@ -74,7 +99,7 @@ function refused(description: string): object {
   return { description, content: json({ $ref: "#/components/schemas/Refusal" }) };
 }
 
-function queryParameters({ query }: Route): object[] {
+function queryParameters({ query }: Route<never>): object[] {
   if (query === undefined) return [];
   const { properties = {} } = schemaOf(query, "output") as { properties?: object };
   return Object.entries(properties).map(([name, schema]) => ({ name, in: "query", schema }));

@@ -6,7 +6,7 @@
  * top-level `__auth` are removed.
  */
 import { isUtf8 } from "node:buffer";
-import { stripAuth } from "@pandapush/protocol";
+import { elementSpans, stripAuth, visitMembers } from "@pandapush/protocol";
 import { type ParseError, parse as parseTolerantly, printParseErrorCode } from "jsonc-parser";
 import { parse as parseQuery } from "qs";
 import { Refusal } from "../errors.js";
@@ -30,11 +30,42 @@ export function bodyType(contentType: string | undefined): BodyType | undefined 
  * @throws Refusal emptyBody, malformedJson or malformedForm
  */
 export function dataOf(type: BodyType, body: Buffer): string {
+  const text = textOf(type, body);
+  return stripAuth(type === "json" ? jsonData(text) : formData(text));
+}
+
+/**
+ * @returns one JSON value as text, without white space around it
+ * @throws Refusal emptyBody or malformedJson
+ */
+export function jsonOf(body: Buffer): string {
+  return jsonData(textOf("json", body));
+}
+
+/**
+ * The `data` of each of the messages in `{"messages":[{"data":…},…]}`, as the text that it was
+ * sent as.
+ * @param envelope valid JSON of this form, without white space around it
+ */
+export function dataTexts(envelope: string): string[] {
+  let start = 0;
+  visitMembers(envelope, 0, (name, _memberStart, valueStart) => {
+    if (name === "messages") start = valueStart;
+  });
+  return elementSpans(envelope, start).map((message) => {
+    let data = "";
+    visitMembers(envelope, message.start, (name, _memberStart, from, to) => {
+      if (name === "data") data = envelope.slice(from, to);
+    });
+    return stripAuth(data);
+  });
+}
+
+function textOf(type: BodyType, body: Buffer): string {
   if (!isUtf8(body)) throw notUtf8(type);
   const text = body.toString("utf8");
   // RFC 8259, section 8.1: a parser may ignore a byte order mark.
-  const content = text.charCodeAt(0) === 0xfeff ? text.slice(1) : text;
-  return stripAuth(type === "json" ? jsonData(content) : formData(content));
+  return text.charCodeAt(0) === 0xfeff ? text.slice(1) : text;
 }
 
 function jsonData(text: string): string {

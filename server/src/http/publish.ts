@@ -1,9 +1,10 @@
 import type { IncomingMessage } from "node:http";
 import { type Channel, type Credentials, type Grant, parseChannel } from "@pandapush/protocol";
-import type { FastifyInstance, FastifyRequest } from "fastify";
+import type { FastifyInstance, FastifyRequest, onErrorHookHandler } from "fastify";
 import type { Authorize } from "../auth/authorize.js";
 import { Refusal } from "../errors.js";
 import type { MaybePromise } from "../maybe-promise.js";
+import type { RefusalLog } from "../refusals.js";
 import { bodyType, dataOf } from "./payload.js";
 
 export interface PublishParts {
@@ -16,6 +17,8 @@ export interface PublishParts {
   readonly maxBodyBytes: number;
   /** After how long a broker that does not answer becomes a 503; default 10,000 ms. */
   readonly publishTimeoutMs?: number;
+  /** For what is refused. */
+  readonly refusals?: RefusalLog;
 }
 
 const prefix = "/channel";
@@ -29,7 +32,13 @@ const prefix = "/channel";
  * arrives while they still send; it comes before parsing so that strangers cause no work.
  */
 export function routePublish(app: FastifyInstance, parts: PublishParts): void {
-  app.post(`${prefix}/*`, async (request, reply) => {
+  const onError: onErrorHookHandler = (request, _reply, error, done) => {
+    if (error instanceof Refusal) {
+      parts.refusals?.addForChannel("rest_publish", nameIn(request.raw.url ?? ""), error);
+    }
+    done();
+  };
+  app.post(`${prefix}/*`, { onError }, async (request, reply) => {
     const channel = channelOf(request.raw.url ?? "");
     if (channel === undefined) throw new Refusal("noSuchChannel");
     const credentials = credentialsOf(request);
@@ -39,7 +48,7 @@ export function routePublish(app: FastifyInstance, parts: PublishParts): void {
     const body = await readBody(request.raw, parts.maxBodyBytes);
     const grant = await parts.authorize("publish", channel, credentials);
     const published = parts.publish(grant, channel, dataOf(type ?? "json", body));
-    if (published instanceof Promise) await inTime(published, parts.publishTimeoutMs ?? 10_000);
+    if (published instanceof Promise) await inTime(published, parts.publishTimeoutMs);
     await endOfTurn();
     return reply.type("text/plain; charset=utf-8").send("OK");
   });
@@ -75,11 +84,14 @@ export function isChannelUrl(url: string): boolean {
 const encodedUnreserved = /%(?:2D|5F|7E|3\d|[46][1-9A-F]|[57][0-9A])/gi;
 
 function channelOf(url: string): Channel | undefined {
+  const parsed = parseChannel(nameIn(url));
+  return parsed === undefined || parsed.isPattern ? undefined : parsed.name;
+}
+
+function nameIn(url: string): string {
   const query = url.indexOf("?");
   const path = url.slice(prefix.length, query === -1 ? undefined : query);
-  const name = path.includes("%") ? path.replace(encodedUnreserved, decodeURIComponent) : path;
-  const parsed = parseChannel(name);
-  return parsed === undefined || parsed.isPattern ? undefined : parsed.name;
+  return path.includes("%") ? path.replace(encodedUnreserved, decodeURIComponent) : path;
 }
 
 /** The first found of `?token=`, `Basic`, and `Token` or `Bearer`; undefined without any. */
@@ -103,6 +115,11 @@ function credentialsOf(request: FastifyRequest): Credentials | undefined {
   }
 }
 
+export interface BasicCredentials {
+  readonly key: string;
+  readonly secret: string;
+}
+
 const base64 = /^[A-Za-z0-9+/]+={0,2}$/;
 
 /**
@@ -111,7 +128,7 @@ const base64 = /^[A-Za-z0-9+/]+={0,2}$/;
  * What cannot be read is refused by name rather than as "no credentials": the sender did mean
  * to authenticate, and would otherwise look for the fault in the wrong place.
  */
-function basicCredentials(value: string): Credentials {
+export function basicCredentials(value: string): BasicCredentials {
   const text = base64.test(value) ? Buffer.from(value, "base64").toString("utf8") : "";
   const colon = text.indexOf(":");
   if (colon === -1) {
@@ -175,7 +192,7 @@ function tooLarge(maxBytes: number): Refusal {
 }
 
 /** A broker that never answers must not hold the request for ever. */
-async function inTime(published: Promise<unknown>, timeoutMs: number): Promise<void> {
+export async function inTime(published: Promise<unknown>, timeoutMs = 10_000): Promise<void> {
   let timer: NodeJS.Timeout | undefined;
   const deadline = new Promise<never>((_resolve, reject) => {
     const late = new Refusal(

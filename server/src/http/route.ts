@@ -1,4 +1,5 @@
-/** One route of the admin API: what it takes, gives and does, for the router and the description. */
+/** One route of an API: what it takes, gives and does, for the router and the description. */
+import type { AppId } from "@pandapush/protocol";
 import type { FastifyReply, FastifyRequest } from "fastify";
 import type { z } from "zod";
 import type { AdminUser } from "../auth/admin.js";
@@ -17,8 +18,10 @@ interface Context<Query, Body> {
 
 interface Definition<Query extends z.ZodType, Body extends z.ZodType, Answer extends z.ZodType> {
   readonly method: Method;
-  /** Below `/admin/api`; parameters as `:id`. */
+  /** Below the API's prefix; parameters as `:id`, and `*` for all the rest. */
   readonly path: string;
+  /** What `*` stands for. */
+  readonly rest?: string;
   readonly summary: string;
   /** Absent: 200. */
   readonly status?: number;
@@ -30,16 +33,22 @@ interface Definition<Query extends z.ZodType, Body extends z.ZodType, Answer ext
   readonly isPaged?: true;
 }
 
-/** A route with its types checked and put away. */
-export interface Route extends Definition<z.ZodType, z.ZodType, z.ZodType> {
+/** A route with its types checked and put away, for whoever the API's users are. */
+export interface Route<User = AdminUser | undefined>
+  extends Definition<z.ZodType, z.ZodType, z.ZodType> {
   readonly isOpen: boolean;
-  run(user: AdminUser | undefined, request: FastifyRequest, reply: FastifyReply): Promise<unknown>;
+  run(user: User, request: FastifyRequest, reply: FastifyReply): Promise<unknown>;
+}
+
+/** An answer that is JSON already, and of the route's shape. */
+export class JsonText {
+  constructor(readonly text: string) {}
 }
 
 type Handle<Query extends z.ZodType, Body extends z.ZodType, Answer extends z.ZodType, User> = (
   user: User,
   context: Context<z.output<Query>, z.output<Body>>,
-) => Promise<z.input<Answer>>;
+) => Promise<z.input<Answer> | JsonText>;
 
 type Nothing = z.ZodUndefined;
 
@@ -70,11 +79,48 @@ export function openRoute<
   return make(definition, true, handle);
 }
 
-function make<Query extends z.ZodType, Body extends z.ZodType, Answer extends z.ZodType>(
+/** A route for what several APIs offer, each below a path of its own; see `below`. */
+export function appRoute<
+  Query extends z.ZodType = Nothing,
+  Body extends z.ZodType = Nothing,
+  Answer extends z.ZodType = z.ZodVoid,
+  User extends AppUser = AppUser,
+>(
+  definition: Definition<Query, Body, Answer>,
+  handle: Handle<Query, Body, Answer, User>,
+): Route<User> {
+  return make(definition, false, handle);
+}
+
+/** Whoever may ask about an application. */
+export interface AppUser {
+  readonly appId: AppId;
+  /** Absent: a back end, with a key. */
+  readonly admin?: AdminUser;
+}
+
+/** The same route below `path`, for those whom `identify` finds to be users of the application. */
+export function below(
+  path: string,
+  inner: Route<AppUser>,
+  identify: (user: AdminUser, params: Readonly<Record<string, string>>) => Promise<AppUser>,
+): Route {
+  return {
+    ...inner,
+    path: path + inner.path,
+    async run(user, request, reply) {
+      if (user === undefined) throw new Refusal("notLoggedIn");
+      const params = request.params as Record<string, string>;
+      return inner.run(await identify(user, params), request, reply);
+    },
+  };
+}
+
+function make<Query extends z.ZodType, Body extends z.ZodType, Answer extends z.ZodType, User>(
   definition: Definition<Query, Body, Answer>,
   isOpen: boolean,
-  handle: Handle<Query, Body, Answer, AdminUser | undefined>,
-): Route {
+  handle: Handle<Query, Body, Answer, User>,
+): Route<User> {
   const { query, body, answer, status = 200 } = definition;
   return {
     ...definition,
@@ -91,9 +137,8 @@ function make<Query extends z.ZodType, Body extends z.ZodType, Answer extends z.
       const given = await handle(user, context);
       reply.code(status);
       if (answer === undefined) return reply.type("text/plain; charset=utf-8").send("OK");
-      return reply
-        .type("application/json; charset=utf-8")
-        .send(JSON.stringify(answer.parse(given)));
+      const text = given instanceof JsonText ? given.text : JSON.stringify(answer.parse(given));
+      return reply.type("application/json; charset=utf-8").send(text);
     },
   };
 }

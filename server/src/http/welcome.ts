@@ -1,6 +1,6 @@
-import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import type { FastifyInstance } from "fastify";
+import { routeFile, staticFile } from "./static-file.js";
 
 const directory = new URL("../../public/", import.meta.url);
 
@@ -27,21 +27,13 @@ const contentSecurityPolicy = [
 /** `/`: a page that listens to the public channel in `?channel=` and shows how to publish to it. */
 export function routeWelcome(app: FastifyInstance): void {
   for (const { url, name, type } of files) {
-    const content = readFileSync(new URL(name, directory));
-    const etag = `W/"${createHash("sha256").update(content).digest("base64url").slice(0, 20)}"`;
     const headers = {
       "content-type": type,
       "content-security-policy": contentSecurityPolicy,
       "x-content-type-options": "nosniff",
       "referrer-policy": "no-referrer",
       "cache-control": "public, max-age=0",
-      etag,
     };
-    app.get(url, (request, reply) => {
-      reply.headers(headers);
-      return request.headers["if-none-match"] === etag
-        ? reply.code(304).send()
-        : reply.send(content);
-    });
+    routeFile(app, url, staticFile(readFileSync(new URL(name, directory)), headers));
   }
 }

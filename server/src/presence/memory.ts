@@ -87,11 +87,16 @@ export function createMemoryPresence(limits: PresenceLimits, announce: Announce)
         present.sessions.add(clientId);
       }
       room.listLength += growth;
-      const list = `{${Array.from(room.members.values(), (each) => each.entry).join(",")}}`;
-      return after(room.position, (position) => ({ list, position }));
+      return after(room.position, (position) => ({ list: listOf(room), position }));
     },
     leave,
+    members: (_appId, channel) => listOf(rooms.get(channel)),
+    counts: (_appId, channels) => channels.map((channel) => rooms.get(channel)?.members.size ?? 0),
   };
+}
+
+function listOf(room: Room | undefined): string {
+  return `{${Array.from(room?.members.values() ?? [], ({ entry }) => entry).join(",")}}`;
 }
 
 /** `{` and `}`, less the comma that the first member has not. */

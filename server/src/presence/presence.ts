@@ -52,4 +52,8 @@ export interface Presence {
   ): MaybePromise<Snapshot>;
   /** Announced when this was the id's last session. Harmless for a session that is not present. */
   leave(appId: AppId, channel: Channel, clientId: string): MaybePromise<unknown>;
+  /** Everyone on the channel, as the list that `join` gives. */
+  members(appId: AppId, channel: Channel): MaybePromise<string>;
+  /** How many ids are on each of the channels, in their order. */
+  counts(appId: AppId, channels: readonly Channel[]): MaybePromise<readonly number[]>;
 }

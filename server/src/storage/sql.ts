@@ -1,44 +1,27 @@
 import { randomInt } from "node:crypto";
-import { existsSync } from "node:fs";
-import { join } from "node:path";
-import { setTimeout as delay } from "node:timers/promises";
 import type { AppId, KeyId } from "@pandapush/protocol";
-import createKnex, { type Knex } from "knex";
-import { knexConfig } from "../../knexfile.js";
-import type { Application, AuditEntry, Found, Key, Page, Store } from "./store.js";
-
-/**
- * SQLite is called in this thread: if a statement waited for another process to finish its write,
- * nothing else would run here. So it does not wait, and the whole call is repeated.
- */
-const busyTimeoutMs = 0;
-const busyRetryMs = 10;
-const busyDeadlineMs = 10_000;
-
-/** Statements of one transaction between two turns of the event loop. */
-const usesPerTurn = 100;
+import type { Knex } from "knex";
+import type { PostgresDatabase } from "../../knexfile.js";
+import type { Database } from "./database.js";
+import { openPostgres } from "./postgres.js";
+import { openSqlite } from "./sqlite.js";
+import type { Application, AuditEntry, Found, Key, KeyUse, Page, Store } from "./store.js";
 
 /**
  * Opens the database, and brings its tables up to date.
  *
- * Several processes may open the same file, also for the first time and at the same moment.
- *
- * @param database.path SQLite file; it and its folder are made when they are missing
+ * @param database `{ path }`: SQLite, whose file is made when it is missing
+ * @param options.mayBeDown where Postgres does not answer, a store comes all the same, which
+ *   brings the tables up to date as soon as it can be reached; until then every call of it rejects
+ * @throws Error that says what is wrong and which variable mends it
  */
-export async function openStore(database: { path: string }): Promise<Store> {
-  const knex = createKnex({
-    ...knexConfig({ path: database.path, busyTimeoutMs }),
-    // What it would print is thrown as well, and standard output is not its own.
-    log: { warn: ignore, error: ignore, deprecate: ignore, debug: ignore },
-  });
-  try {
-    await patiently(() => migrate(knex));
-  } catch (error) {
-    await knex.destroy();
-    const reason = describe(error, database.path);
-    throw new Error(`Cannot open the database ${database.path}: ${reason}`, { cause: error });
-  }
-  return new SqlStore(knex);
+export async function openStore(
+  database: { readonly path: string } | PostgresDatabase,
+  options: { readonly mayBeDown?: boolean } = {},
+): Promise<Store> {
+  return new SqlStore(
+    "path" in database ? await openSqlite(database.path) : await openPostgres(database, options),
+  );
 }
 
 interface ApplicationRow {
@@ -59,7 +42,8 @@ interface KeyRow {
   created_at: Timestamp;
   updated_at: Timestamp;
   last_used: Timestamp;
-  use_count: number | null;
+  /** Postgres gives large integers as text. */
+  use_count: number | string | null;
   revoked_at: Timestamp;
   revoked_by: string | null;
   previous_secret: string | null;
@@ -75,19 +59,27 @@ interface AuditRow {
   details: string | null;
 }
 
-/** Pandapush 2.2 wrote ISO 8601 text, and so do we; knex itself writes ms since 1970. */
-type Timestamp = string | number | null;
+/**
+ * On Postgres a date. On SQLite Pandapush 2.2 wrote ISO 8601 text, and so do we; knex itself writes
+ * ms since 1970.
+ */
+type Timestamp = Date | string | number | null;
 
 class SqlStore implements Store {
-  constructor(private readonly knex: Knex) {}
+  private readonly knex: Knex;
+  private lastCreatedAt = 0;
+
+  constructor(private readonly database: Database) {
+    this.knex = database.knex;
+  }
 
   async applications(): Promise<Application[]> {
-    const rows = await patiently(() => this.appTable().orderBy(["created_at", "id"]));
+    const rows = await this.run(() => this.appTable().orderBy(["created_at", "id"]));
     return rows.map(toApplication);
   }
 
   async findApplication(id: AppId): Promise<Application | undefined> {
-    const row = await patiently(() => this.appTable().where({ id }).first());
+    const row = await this.run(() => this.appTable().where({ id }).first());
     return row === undefined ? undefined : toApplication(row);
   }
 
@@ -107,7 +99,7 @@ class SqlStore implements Store {
   }
 
   async admins(id: AppId): Promise<string[]> {
-    const users: string[] = await patiently(() =>
+    const users: string[] = await this.run(() =>
       this.knex("application_users")
         .where({ application_id: id })
         .whereNotNull("user_id")
@@ -119,7 +111,7 @@ class SqlStore implements Store {
   }
 
   async isAdmin(id: AppId, user: string): Promise<boolean> {
-    const row: unknown = await patiently(() =>
+    const row: unknown = await this.run(() =>
       this.knex("application_users").where({ application_id: id, user_id: user }).first(),
     );
     return row !== undefined;
@@ -134,7 +126,7 @@ class SqlStore implements Store {
       id: app.id ?? randomText(20),
       name: app.name,
       created_by: app.createdBy,
-      created_at: new Date().toISOString(),
+      created_at: this.nextCreatedAt(),
       updated_at: null,
     };
     await this.write(async (trx) => {
@@ -169,10 +161,11 @@ class SqlStore implements Store {
 
   removeApplication(id: AppId, by?: string): Promise<boolean> {
     return this.write(async (trx) => {
+      // First, so that nobody makes a key meanwhile.
+      const row = await trx<ApplicationRow>("applications").where({ id }).forUpdate().first();
+      if (row === undefined) return false;
       await trx("keys").where({ application_id: id }).delete();
       await trx("application_users").where({ application_id: id }).delete();
-      const row = await trx<ApplicationRow>("applications").where({ id }).first();
-      if (row === undefined) return false;
       await trx("applications").where({ id }).delete();
       await audit(trx, by, "application.delete", id, { name: row.name });
       return true;
@@ -180,7 +173,7 @@ class SqlStore implements Store {
   }
 
   async keys(): Promise<Key[]> {
-    const rows = await patiently(() => this.usableKeys().orderBy(["created_at", "id"]));
+    const rows = await this.run(() => this.usableKeys().orderBy(["created_at", "id"]));
     return rows.map(toKey);
   }
 
@@ -196,7 +189,7 @@ class SqlStore implements Store {
   }
 
   async findKey(appId: AppId, id: KeyId): Promise<Key | undefined> {
-    const row = await patiently(() =>
+    const row = await this.run(() =>
       this.usableKeys().where({ application_id: appId, id }).first(),
     );
     return row === undefined ? undefined : toKey(row);
@@ -217,7 +210,7 @@ class SqlStore implements Store {
       created_by: key.createdBy,
       expires: key.expires?.toISOString() ?? null,
       purpose: key.purpose,
-      created_at: new Date().toISOString(),
+      created_at: this.nextCreatedAt(),
       updated_at: null,
       last_used: null,
       use_count: null,
@@ -255,7 +248,7 @@ class SqlStore implements Store {
   rotateKey(appId: AppId, id: KeyId, overlapMs: number, by?: string): Promise<Key | undefined> {
     return this.write(async (trx) => {
       const isIt = { application_id: appId, id };
-      const row = await trx<KeyRow>("keys").where(isIt).whereNull("revoked_at").first();
+      const row = await trx<KeyRow>("keys").where(isIt).whereNull("revoked_at").forUpdate().first();
       if (row === undefined) return undefined;
       const now = Date.now();
       const until = overlapMs > 0 ? new Date(now + overlapMs).toISOString() : null;
@@ -296,7 +289,7 @@ class SqlStore implements Store {
   }
 
   async setting(name: string): Promise<string | undefined> {
-    const row: { value: string } | undefined = await patiently(() =>
+    const row: { value: string } | undefined = await this.run(() =>
       this.knex("settings").where({ name }).first("value"),
     );
     return row?.value;
@@ -314,32 +307,25 @@ class SqlStore implements Store {
     });
   }
 
-  async recordUse(uses: readonly { keyId: KeyId; count: number; lastUsed: Date }[]): Promise<void> {
+  async recordUse(uses: readonly KeyUse[]): Promise<void> {
     if (uses.length === 0) return;
-    await this.write(async (trx) => {
-      for (const [i, { keyId, count, lastUsed }] of uses.entries()) {
-        if (i > 0 && i % usesPerTurn === 0) await delay(0);
-        await trx("keys")
-          .where({ id: keyId })
-          .update({
-            use_count: trx.raw("coalesce(use_count, 0) + ?", [count]),
-            last_used: lastUsed.toISOString(),
-          });
-      }
-    });
+    await this.write((trx) => this.database.countUses(trx, uses));
   }
 
-  async version(): Promise<number> {
-    const rows: { data_version: number }[] = await patiently(() =>
-      this.knex.raw("PRAGMA data_version"),
-    );
-    const version = rows[0]?.data_version;
-    if (version === undefined) throw new Error("PRAGMA data_version gave no row");
-    return version;
+  version(): Promise<number | undefined> {
+    return this.database.version();
   }
 
   async close(): Promise<void> {
     await this.knex.destroy();
+  }
+
+  /** What is made in the same millisecond has an order, too. */
+  private nextCreatedAt(): string {
+    const now = Date.now();
+    const isAhead = this.lastCreatedAt >= now && this.lastCreatedAt < now + 1000;
+    this.lastCreatedAt = isAhead ? this.lastCreatedAt + 1 : now;
+    return new Date(this.lastCreatedAt).toISOString();
   }
 
   private appTable() {
@@ -364,10 +350,10 @@ class SqlStore implements Store {
     { offset, limit }: Page,
     toItem: (row: Row) => Item,
   ): Promise<Found<Item>> {
-    const [count]: { total: number | string }[] = await patiently(() =>
+    const [count]: { total: number | string }[] = await this.run(() =>
       rows().count({ total: "*" }),
     );
-    const page: Row[] = await patiently(() => {
+    const page: Row[] = await this.run(() => {
       const query = rows().select("*").orderBy(order);
       if (limit !== undefined) query.limit(limit);
       if (offset !== undefined) query.offset(offset);
@@ -377,7 +363,11 @@ class SqlStore implements Store {
   }
 
   private write<T>(work: (trx: Knex.Transaction) => Promise<T> | Knex.QueryBuilder): Promise<T> {
-    return patiently(() => this.knex.transaction(async (trx) => await work(trx)));
+    return this.run(() => this.knex.transaction(async (trx) => await work(trx)));
+  }
+
+  private run<T>(call: () => PromiseLike<T>): Promise<T> {
+    return this.database.run(call);
   }
 }
 
@@ -408,61 +398,6 @@ function contains(columns: readonly string[], text: string) {
   };
 }
 
-async function migrate(knex: Knex): Promise<void> {
-  // One transaction around it, so that a second process finds either nothing or all of it done,
-  // and a process that dies in the middle leaves no lock behind.
-  await knex.transaction(async (trx) => {
-    const [, pending] = await trx.migrate.list();
-    if (pending.length > 0) await trx.migrate.latest();
-  });
-}
-
-function ignore(): void {
-  // Nothing to do: see openStore.
-}
-
-/** Repeats `work` while another process holds the database, up to a deadline. */
-async function patiently<T>(work: () => PromiseLike<T>): Promise<T> {
-  const deadline = performance.now() + busyDeadlineMs;
-  for (;;) {
-    try {
-      return await work();
-    } catch (error) {
-      if (!isBusy(error) || performance.now() > deadline) throw error;
-    }
-    // Spread, so that two who wait do not meet again and again.
-    await delay(busyRetryMs * (0.5 + Math.random()));
-  }
-}
-
-function isBusy(error: unknown): boolean {
-  if (!(error instanceof Error)) return false;
-  if (error.name === "MigrationLocked") return true;
-  return "code" in error && typeof error.code === "string" && /^SQLITE_BUSY/.test(error.code);
-}
-
-/** What is wrong, and what to do where the path is to blame. */
-function describe(error: unknown, path: string): string {
-  if (!(error instanceof Error)) return String(error);
-  // With a slash behind it only a folder exists.
-  if (existsSync(`${path}/`)) {
-    return `it is a folder. Set DATABASE_PATH to a file, such as ${join(path, "db.sqlite")}`;
-  }
-  const code = "code" in error ? error.code : undefined;
-  if (code === "SQLITE_NOTADB") {
-    return "it is no SQLite database. Set DATABASE_PATH to one, or to a file to be made";
-  }
-  // The driver has no code for it, but SQLite's 14 in the text: SQLITE_CANTOPEN.
-  const isUnreachable = "syscall" in error || /^ConnectionFailed\(.*: 14"\)$/.test(error.message);
-  if (isUnreachable) {
-    return `${error.message}. Set DATABASE_PATH to a file that can be made, read and written here`;
-  }
-  if (error.name === "MigrationLocked") {
-    return "another process is migrating it; if none is, run: npx knex --knexfile server/knexfile.js migrate:unlock";
-  }
-  return error.message;
-}
-
 function toApplication(row: ApplicationRow): Application {
   return {
     id: row.id as AppId,
@@ -486,7 +421,7 @@ function toKey(row: KeyRow): Key {
     createdAt: toDate(row.created_at),
     updatedAt: toDate(row.updated_at),
     lastUsed: toDate(row.last_used),
-    useCount: row.use_count ?? 0,
+    useCount: Number(row.use_count ?? 0),
     // A time that cannot be read was some time all the same.
     revokedAt: row.revoked_at === null ? null : (toDate(row.revoked_at) ?? new Date(0)),
     revokedBy: row.revoked_by,

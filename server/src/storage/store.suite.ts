@@ -129,6 +129,26 @@ export function storeSuite(open: () => Promise<{ store: Store; other: Store }>):
     expect((await store.keys()).map((key) => key.useCount)).toEqual(ids.map(() => 2));
   });
 
+  test("a key may be used more often than 32 bits count", async () => {
+    const { id, appId } = await addKey(await addApp());
+    await store.recordUse([{ keyId: id, count: 3_000_000_000, lastUsed: new Date() }]);
+    expect(await other.findKey(appId, id)).toMatchObject({ useCount: 3_000_000_000 });
+  });
+
+  test("two processes that count uses of the same keys at once both succeed", async () => {
+    const appId = await addApp();
+    const ids: KeyId[] = [];
+    for (let i = 0; i < 20; i++) ids.push((await addKey(appId)).id);
+    const uses = ids.map((keyId) => ({ keyId, count: 1, lastUsed: new Date() }));
+    const backwards = [...uses].reverse();
+    await Promise.all(
+      Array.from({ length: 10 }, (_, i) =>
+        i % 2 === 0 ? store.recordUse(uses) : other.recordUse(backwards),
+      ),
+    );
+    expect((await store.keys()).map((key) => key.useCount)).toEqual(ids.map(() => 10));
+  });
+
   test("two processes that write at once both succeed", async () => {
     const appId = await addApp();
     const key = { appId, createdBy: "ann", expires: null, purpose: null };
@@ -226,6 +246,38 @@ export function storeSuite(open: () => Promise<{ store: Store; other: Store }>):
     await store.revokeKey(appId, id);
     expect(await store.rotateKey(appId, id, 0)).toBeUndefined();
     expect(await store.findKey(appId, id)).toMatchObject({ previous: null });
+  });
+
+  test("of two rotations at once, one is the last and the other its former secret", async () => {
+    const appId = await addApp();
+    const { id } = await addKey(appId);
+    const rotated = await Promise.all([
+      store.rotateKey(appId, id, 60_000),
+      other.rotateKey(appId, id, 60_000),
+    ]);
+    const key = await store.findKey(appId, id);
+    expect(new Set(rotated.map((each) => each?.secret))).toEqual(
+      new Set([key?.secret, key?.previous?.secret]),
+    );
+  });
+
+  test("an application that is removed while keys are made leaves none behind", async () => {
+    const appId = await addApp();
+    const adding = Array.from({ length: 20 }, () => addKey(appId).catch(() => undefined));
+    expect(await other.removeApplication(appId)).toBe(true);
+    await Promise.all(adding);
+    expect(await store.keys()).toEqual([]);
+    expect(await store.findApplication(appId)).toBeUndefined();
+  });
+
+  test("no id is a text that no database holds", async () => {
+    const appId = await addApp();
+    await addKey(appId);
+    for (const text of ["\0", "a\0b", "\ud800"]) {
+      expect(await store.findApplication(text as AppId)).toBeUndefined();
+      expect(await store.findKey(appId, text as KeyId)).toBeUndefined();
+      expect(await store.removeKey(appId, text as KeyId)).toBe(false);
+    }
   });
 
   test("every change is in the audit, the newest first, and without secrets", async () => {

@@ -51,9 +51,40 @@ export interface AuditEntry {
   readonly details: Readonly<Record<string, unknown>>;
 }
 
+/** How often a key was used since the last time, and when at last. */
+export interface KeyUse {
+  readonly keyId: KeyId;
+  readonly count: number;
+  readonly lastUsed: Date;
+}
+
 /**
- * Applications, their admins and keys, in SQL. All methods reject with the database's error when
- * it is down.
+ * The database cannot be reached, does not answer in time, or has no time: the same call may
+ * succeed later. A write may have been done all the same, when only its confirmation was lost.
+ */
+export class StorageUnavailable extends Error {
+  override readonly name = "StorageUnavailable";
+
+  constructor(cause: unknown) {
+    super("The database is not available", { cause });
+  }
+
+  /** What it came to, in the words of the database, its driver or the network; without secrets. */
+  get reason(): string {
+    const { cause } = this;
+    // Each address of a host was tried, in vain.
+    if (cause instanceof AggregateError) return cause.errors.map(messageOf).join(", ");
+    return messageOf(cause);
+  }
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
+/**
+ * Applications, their admins and keys, in SQL. Every call ends in bounded time. All methods reject
+ * with `StorageUnavailable` when the database is down.
  *
  * A method that changes an application or a key writes its audit entry in the same transaction;
  * `by` is the user it is done for.
@@ -104,8 +135,8 @@ export interface Store {
    */
   rotateKey(appId: AppId, id: KeyId, overlapMs: number, by?: string): Promise<Key | undefined>;
   removeKey(appId: AppId, id: KeyId, by?: string): Promise<boolean>;
-  /** Adds to `use_count` and sets `last_used`; one statement a key, in one transaction. */
-  recordUse(uses: readonly { keyId: KeyId; count: number; lastUsed: Date }[]): Promise<void>;
+  /** Adds to `use_count` and sets `last_used`, of all or of none. */
+  recordUse(uses: readonly KeyUse[]): Promise<void>;
   /** For what is no change of an application or key. */
   addAudit(entry: Pick<AuditEntry, "user" | "action" | "appId" | "details">): Promise<void>;
   /**
@@ -118,7 +149,10 @@ export interface Store {
   setSetting(name: string, value: string): Promise<void>;
   /** Sets it unless it is set. Resolves to what it is then: the same for all who try at once. */
   addSetting(name: string, value: string): Promise<string>;
-  /** Changes whenever another process has written; undefined where the database cannot tell. */
+  /**
+   * Changes whenever another process has changed applications or keys; undefined where the database
+   * cannot tell.
+   */
   version(): Promise<number | undefined>;
   close(): Promise<void>;
 }

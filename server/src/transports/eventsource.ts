@@ -34,6 +34,7 @@ export class EventSourceConnection implements PushConnection, Source {
     private readonly response: ServerResponse,
     private readonly socket: Socket,
     readonly address: string | undefined,
+    readonly userAgent: string | undefined,
     private readonly bayeux: Bayeux,
     private readonly options: EventSourceOptions,
   ) {

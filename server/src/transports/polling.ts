@@ -7,7 +7,9 @@ import { catalogue } from "../errors.js";
 import type { Session } from "../session.js";
 import { EventSourceConnection, type EventSourceOptions } from "./eventsource.js";
 import { isScriptPath, serveScript } from "./faye-script.js";
+import type { TransportKind } from "./transport.js";
 import { Turns } from "./turns.js";
+import { userAgentOf } from "./user-agent.js";
 
 export interface PollingOptions extends EventSourceOptions {
   readonly messageBytes: number;
@@ -106,6 +108,7 @@ export class PollingTransport {
       response,
       request.socket,
       addressOf(request),
+      userAgentOf(request),
       this.bayeux,
       this.options,
     );
@@ -159,6 +162,14 @@ class Poll implements Source {
       transport.bayeux.closed(this);
       this.putBack();
     });
+  }
+
+  get kind(): TransportKind {
+    return this.callback === undefined ? "long-polling" : "callback-polling";
+  }
+
+  get userAgent(): string | undefined {
+    return userAgentOf(this.request);
   }
 
   get session(): Session | undefined {

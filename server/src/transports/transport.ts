@@ -3,6 +3,15 @@ import type { closeCodes } from "../errors.js";
 
 export type TransportKind = "websocket" | "eventsource" | "long-polling" | "callback-polling";
 
+/** By what a client comes, and as far as that tells, from where and as what. */
+export interface Origin {
+  readonly kind: TransportKind;
+  /** Its network address. */
+  readonly address: string | undefined;
+  /** What its program calls itself; of bounded length, and shared by all of the kind. */
+  readonly userAgent: string | undefined;
+}
+
 export type CloseReason = keyof typeof closeCodes;
 
 /**

@@ -8,14 +8,15 @@ import type { IncomingMessage } from "node:http";
 import type { Duplex } from "node:stream";
 import { MalformedBatch } from "@pandapush/protocol";
 import { WebSocket, WebSocketServer, type Server as WebSocketServerOf } from "ws";
+import { AddressCounter } from "../addresses.js";
 import type { Bayeux, Source } from "../bayeux.js";
 import { closeCodes } from "../errors.js";
 import type { Session } from "../session.js";
-import { AddressCounter } from "./address.js";
 import { textFrame, textFrames } from "./frame.js";
 import type { Batch, CloseReason, PushConnection, Receiver } from "./transport.js";
 import { Turns } from "./turns.js";
 import { Unconfirmed } from "./unconfirmed.js";
+import { userAgentOf } from "./user-agent.js";
 
 export interface WebSocketLimits {
   readonly messageBytes: number;
@@ -87,7 +88,7 @@ export class WebSocketTransport {
     this.server.handleUpgrade(request, socket, head, (ws) => {
       socket.off("close", leave);
       const slot = this.slots[this.opened++ % pingSlots] ?? new Set();
-      slot.add(new Connection(ws, socket, address, slot, this));
+      slot.add(new Connection(ws, socket, address, userAgentOf(request), slot, this));
     });
   }
 
@@ -188,6 +189,7 @@ class Connection implements PushConnection, Source {
     private readonly ws: OpenSocket,
     private readonly socket: Duplex,
     readonly address: string | undefined,
+    readonly userAgent: string | undefined,
     private readonly slot: Set<Connection>,
     private readonly transport: WebSocketTransport,
   ) {
