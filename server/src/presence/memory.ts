@@ -87,7 +87,9 @@ export function createMemoryPresence(limits: PresenceLimits, announce: Announce)
         present.sessions.add(clientId);
       }
       room.listLength += growth;
-      return after(room.position, (position) => ({ list: listOf(room), position }));
+      // As it is now: whoever comes while the announcement is under way is announced behind it.
+      const list = listOf(room);
+      return after(room.position, (position) => ({ list, position }));
     },
     leave,
     members: (_appId, channel) => listOf(rooms.get(channel)),

@@ -43,7 +43,7 @@ export class Connection {
   private oldest = 0;
   /** How much was sent at each of the last ticks, oldest first. */
   private marks: number[] = [];
-  private answeredAtTick = 0;
+  /** How many ticks have passed since anything was answered. */
   private silentTicks = 0;
   private ticking: NodeJS.Timeout | undefined;
 
@@ -137,6 +137,7 @@ export class Connection {
   /** The oldest of what was sent is answered. */
   private count(length: number): void {
     this.answered++;
+    this.silentTicks = 0;
     this.unanswered -= length;
     this.oldest++;
     if (this.oldest < compactAt || this.oldest * 2 < this.waiting.length) return;
@@ -155,11 +156,9 @@ export class Connection {
       clearInterval(this.ticking);
       this.ticking = undefined;
       this.marks = [];
-      this.silentTicks = 0;
       return;
     }
-    this.silentTicks = this.answered === this.answeredAtTick ? this.silentTicks + 1 : 0;
-    this.answeredAtTick = this.answered;
+    this.silentTicks++;
     const late = new Error(`no answer within ${this.patienceMs} ms`);
     if (this.silentTicks * tickMs >= this.patienceMs) {
       this.fail(late);
