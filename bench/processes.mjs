@@ -45,6 +45,19 @@ const clockTicksPerSecond = existsSync("/proc/self/stat")
   ? Number(execFileSync("getconf", ["CLK_TCK"], { encoding: "utf8" }))
   : 0;
 
+/** User and system time of all threads of a process so far. */
+function cpuSecondsOf(pid) {
+  if (clockTicksPerSecond === 0) {
+    return parsePsTime(
+      execFileSync("ps", ["-o", "time=", "-p", String(pid)], { encoding: "utf8" }),
+    );
+  }
+  // The second field is the program's name in brackets and may hold anything, spaces too.
+  const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
+  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+  return (Number(fields[11]) + Number(fields[12])) / clockTicksPerSecond;
+}
+
 /** The flags that the `pandapush` command runs Node with, which `npm start` gives as well. */
 const productFlags = readFileSync(path.join(ROOT, "server", "bin", "pandapush.js"), "utf8")
   .split("\n", 1)[0]
@@ -60,15 +73,15 @@ export class Server {
 
   /**
    * @param {'pandapush' | 'faye' | 'bare'} kind
-   * @param {{ isProfiled?: boolean }} options
+   * @param {{ isProfiled?: boolean, env?: Record<string, string> }} options
    */
-  static async start(kind, { isProfiled = false } = {}) {
+  static async start(kind, { isProfiled = false, env = {} } = {}) {
     const server = new Server();
-    await server.#start(kind, isProfiled);
+    await server.#start(kind, isProfiled, env);
     return server;
   }
 
-  async #start(kind, isProfiled) {
+  async #start(kind, isProfiled, ownEnv) {
     this.port = await freePort();
     this.#directory = mkdtempSync(path.join(os.tmpdir(), "pandapush-bench-"));
     const command = {
@@ -88,6 +101,7 @@ export class Server {
       DEV_KEY_ID: KEY.key,
       DEV_KEY_SECRET: KEY.secret,
       LOG_LEVEL: "warn",
+      ...ownEnv,
     };
     const stdio = ["ignore", "pipe", "pipe"];
     this.#child = watch(
@@ -121,16 +135,7 @@ export class Server {
 
   /** User and system time of all threads so far. */
   cpuSeconds() {
-    const { pid } = this.#child;
-    if (clockTicksPerSecond === 0) {
-      return parsePsTime(
-        execFileSync("ps", ["-o", "time=", "-p", String(pid)], { encoding: "utf8" }),
-      );
-    }
-    // The second field is the program's name in brackets and may hold anything, spaces too.
-    const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
-    const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
-    return (Number(fields[11]) + Number(fields[12])) / clockTicksPerSecond;
+    return cpuSecondsOf(this.#child.pid);
   }
 
   residentBytes() {
@@ -159,6 +164,59 @@ export class Server {
     const lines = profiles.flatMap((name) => summarise(path.join(this.#directory, name)));
     rmSync(this.#directory, { recursive: true, force: true });
     return lines;
+  }
+}
+
+/** A Redis host that keeps nothing. */
+export class Redis {
+  #child;
+  #port;
+
+  static async start() {
+    const redis = new Redis();
+    redis.#port = await freePort();
+    const program = process.env.REDIS_SERVER_PATH ?? "redis-server";
+    const args = ["--port", String(redis.#port), "--bind", "127.0.0.1", "--save", ""];
+    redis.#child = watch(spawn(program, args, { stdio: ["ignore", "pipe", "ignore"] }));
+    await new Promise((resolve, reject) => {
+      redis.#child.once("error", reject).once("exit", () => reject(new Error("no Redis")));
+      redis.#child.stdout.on("data", (chunk) => {
+        if (chunk.includes("Ready to accept connections")) resolve();
+      });
+    });
+    return redis;
+  }
+
+  get address() {
+    return `127.0.0.1:${this.#port}`;
+  }
+
+  cpuSeconds() {
+    return cpuSecondsOf(this.#child.pid);
+  }
+
+  /** @returns {Promise<{ scripts: number, bytesIn: number, bytesOut: number }>} so far */
+  async counts() {
+    const socket = net.connect(this.#port, "127.0.0.1");
+    socket.write("INFO everything\r\n");
+    let text = "";
+    for await (const chunk of socket) {
+      text += chunk;
+      const length = /^\$(\d+)\r\n/.exec(text);
+      if (length !== null && text.length >= Number(length[1]) + length[0].length) break;
+    }
+    const read = (pattern) => Number(pattern.exec(text)?.[1] ?? 0);
+    return {
+      scripts: read(/cmdstat_evalsha:calls=(\d+)/),
+      bytesIn: read(/total_net_input_bytes:(\d+)/),
+      bytesOut: read(/total_net_output_bytes:(\d+)/),
+    };
+  }
+
+  async stop() {
+    const ended = new Promise((resolve) => this.#child.once("exit", resolve));
+    this.#child.kill("SIGKILL");
+    await ended;
   }
 }
 

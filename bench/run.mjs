@@ -5,11 +5,12 @@ import os from "node:os";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
+import { brokerRows, brokerTurn } from "./broker.mjs";
 import { Server } from "./processes.mjs";
 import { comparisons, growth, growthTurn, Load } from "./works.mjs";
 
 const BENCH = path.dirname(fileURLToPath(import.meta.url));
-const names = [...comparisons.map(({ name }) => name), "growth"];
+const names = [...comparisons.map(({ name }) => name), "growth", "broker"];
 
 const { values: options, positionals: wanted } = parseArgs({
   allowPositionals: true,
@@ -127,6 +128,25 @@ async function measureGrowth(rows) {
   }
 }
 
+async function measureBrokers(rows) {
+  console.log("\nbroker: publishes through Redis and in memory");
+  for (const row of brokerRows) {
+    const load = new Load();
+    try {
+      const turn = await brokerTurn(load, row, options.quick);
+      rows.push({ name: `${row.name}, ${row.inFlight} in flight`, ...turn });
+      console.log(
+        `  ${row.name}, ${row.inFlight} in flight: ${round(turn.publishesPerSecond)}/s, ` +
+          `nodes ${round(turn.nodesUs, 1)} µs, Redis ${round(turn.redisUs, 1)} µs, ` +
+          `${round(turn.commands, 3)} commands, ${round(turn.bytesIn)} bytes in, ` +
+          `${round(turn.bytesOut)} out, p50/p99 ${latency(turn)} ms`,
+      );
+    } finally {
+      load.stop();
+    }
+  }
+}
+
 /** A work that fails is told and missed in the result; the others still run. */
 async function attempt(work) {
   try {
@@ -167,6 +187,30 @@ const growthTable = (rows) =>
     rows.map((row) => [row.name, round(row.costUs, 2), round(row.perSecond), latency(row)]),
   );
 
+const brokerTable = (rows) =>
+  table(
+    [
+      "broker, 1 publisher",
+      "publishes per second",
+      "µs of CPU of the nodes",
+      "of Redis",
+      "commands per publish",
+      "bytes to Redis",
+      "bytes from Redis",
+      "p50 / p99 ms",
+    ],
+    rows.map((row) => [
+      row.name,
+      round(row.publishesPerSecond),
+      round(row.nodesUs, 1),
+      round(row.redisUs, 1),
+      round(row.commands, 2),
+      round(row.bytesIn),
+      round(row.bytesOut),
+      latency(row),
+    ]),
+  );
+
 const cpus = os.cpus();
 const machine = {
   date: new Date().toISOString().slice(0, 10),
@@ -187,14 +231,24 @@ for (const work of comparisons) {
 const growthRows = [];
 if (isWanted("growth") && !options.self) await attempt(() => measureGrowth(growthRows));
 
+const brokerResults = [];
+if (isWanted("broker") && !options.self) await attempt(() => measureBrokers(brokerResults));
+
 const tables = [];
 if (results.length > 0) tables.push(comparisonTable(results));
 if (growthRows.length > 0) tables.push(growthTable(growthRows));
+if (brokerResults.length > 0) tables.push(brokerTable(brokerResults));
 console.log(`\n${where}\n\n${tables.join("\n\n")}`);
 
 if (!options.self && !options.profile) {
   const written = [path.join(BENCH, "results.json")];
-  const found = { machine, quick: options.quick, results, growth: growthRows };
+  const found = {
+    machine,
+    quick: options.quick,
+    results,
+    growth: growthRows,
+    brokers: brokerResults,
+  };
   writeFileSync(written[0], JSON.stringify(found));
   // The page shows complete runs only.
   if (wanted.length === 0 && !options.quick && process.exitCode === undefined) {

@@ -7,9 +7,9 @@ const WARM_UP_MS = 500;
 const SETTLE_STEP_MS = 500;
 const SETTLE_STEPS = 24;
 
-const publicChannel = (rest) => `/${APP}/public/${rest}`;
+export const publicChannel = (rest) => `/${APP}/public/${rest}`;
 const privateChannel = (rest) => `/${APP}/private/${rest}`;
-const repeat = (count, make) => Array.from({ length: count }, (_, index) => make(index));
+export const repeat = (count, make) => Array.from({ length: count }, (_, index) => make(index));
 
 const base64url = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
 
@@ -80,23 +80,28 @@ export class Load {
  * @param {number} plan.heardBy how many deliveries one publish makes
  * @param {number} plan.inFlight publishes kept unacknowledged
  * @param {number} plan.durationMs
+ * @param {(action: () => Promise<object>) => Promise<object>} [plan.around] runs the part that counts
  */
-async function publishTurn(load, server, { interests, channels, heardBy, inFlight, durationMs }) {
+export async function publishTurn(
+  load,
+  server,
+  { interests, channels, heardBy, inFlight, durationMs, around = (action) => action() },
+) {
   const { receivers, publisher } = load;
-  const { port } = server;
+  const { port, publisherPort = port } = server;
   const plan = { channels, auth: KEY, dataBytes: DATA_BYTES, inFlight };
   await receivers.call("prepare", interests);
   await receivers.call("openSessions", { port });
-  await publisher.call("openPublisher", { port, plan });
+  await publisher.call("openPublisher", { port: publisherPort, plan });
   const publish = async (forMs) => {
     await receivers.call("forgetDeliveries");
     const published = await publisher.call("publishFor", { durationMs: forMs });
     const count = published * heardBy;
     const latencies = await receivers.call("expectDeliveries", { total: count });
-    return { count, ...latencies };
+    return { count, published, ...latencies };
   };
   await publish(WARM_UP_MS);
-  const turn = await load.measure(server, () => publish(durationMs));
+  const turn = await around(() => load.measure(server, () => publish(durationMs)));
   await publisher.call("closePublisher");
   await receivers.call("closeSessions");
   return turn;

@@ -36,6 +36,13 @@ const needs = [
     debian: ["ruby", "ruby-faye", "ruby-jwt", "ruby-httparty"],
   },
   {
+    what: "Redis 6.2 or later, or Valkey",
+    variable: "REDIS_SERVER_PATH",
+    commands: ["redis-server", "valkey-server"],
+    check: ["--version"],
+    debian: ["redis-server"],
+  },
+  {
     what: "PostgreSQL's server",
     variable: "POSTGRES_PATH",
     commands: ["postgres"],

@@ -30,7 +30,7 @@ import {
 import type { Authorize } from "./auth/authorize.js";
 import { Refusal } from "./errors.js";
 import { after, inTurn, type MaybePromise } from "./maybe-promise.js";
-import { maxListLength, type Node } from "./node.js";
+import { type Joined, type ListBudget, maxListLength, type Node } from "./node.js";
 import type { Encoder, Session, Waiter } from "./session.js";
 import type { Origin, PushConnection } from "./transports/transport.js";
 
@@ -40,6 +40,8 @@ export interface Source extends Origin {
   readonly push: PushConnection | undefined;
   /** The session that the last connect bound; kept here by `Bayeux`. */
   session: Session | undefined;
+  /** What it asked for and the broker has not confirmed yet; kept here by `Bayeux`. */
+  underWay?: UnderWay | undefined;
   /** It was closed while its batch waited: nothing may be bound to it or held. */
   isGone: boolean;
   /**
@@ -59,6 +61,13 @@ export interface BayeuxOptions {
   readonly onRefusal: (refusal: Refusal, kind: Request["kind"], channel: unknown) => void;
   readonly logError: (error: unknown, what: string) => void;
 }
+
+/**
+ * How many characters of publications of one connection may wait for the broker before its next
+ * messages do, and what each counts beside its own.
+ */
+const maxUnderWay = 1_048_576;
+const underWayOverhead = 256;
 
 /** Refused handshakes are repeated after this long, plus up to as much again. HS-5 */
 const handshakeRetryMs = 5_000;
@@ -81,13 +90,34 @@ export const bayeuxEncoder: Encoder = {
 /** A batch on its way: replies gather until every message of it has been answered. */
 interface Batch {
   readonly source: Source;
+  /** In the order of the requests; empty for those that the broker has not confirmed yet. */
   readonly replies: string[];
+  /** Settled when those are answered. */
+  readonly unanswered: Promise<void>[];
   readonly connects: { readonly request: ConnectRequest; readonly session: Session }[];
   readonly disconnected: Session[];
-  /** Characters of presence lists that its replies hold. LIM-7 */
-  listLength: number;
-  /** What is being subscribed to, of the list in one message. */
-  subscribing: unknown;
+  /** Presence lists that its replies hold. */
+  readonly joined: Joined[];
+  readonly lists: ListBudget;
+}
+
+/**
+ * What one connection has given to the broker, in order, and waits for. Publishes wait together,
+ * and so do subscribes; whatever is neither waits until both are done.
+ */
+interface UnderWay {
+  kind: Request["kind"];
+  /** Settled when all batches up to the last are answered. */
+  answered: Promise<void> | undefined;
+  /** In characters. */
+  length: number;
+}
+
+/** A subscribe that was begun, for one name. */
+interface Begun {
+  readonly name: string;
+  readonly isNew: boolean;
+  readonly done: MaybePromise<unknown>;
 }
 
 /** The replies of a batch whose connects are held. */
@@ -121,6 +151,8 @@ class HeldConnect implements Waiter {
 
 export class Bayeux {
   private isDraining = false;
+  /** What a subscribe asked for last, of its list: what a refusal is about. */
+  private readonly asked = new WeakMap<Request, unknown>();
 
   constructor(
     private readonly node: Node,
@@ -130,7 +162,7 @@ export class Bayeux {
 
   /**
    * Runs a batch. Returns (or resolves) when the next batch of the same connection may run; the
-   * replies may come later, when a connect is held.
+   * replies may come later, when a connect is held or the broker has to confirm something.
    * @throws MalformedBatch at once, before anything has run
    */
   receive(source: Source, text: string): MaybePromise<void> {
@@ -138,14 +170,15 @@ export class Bayeux {
     const batch: Batch = {
       source,
       replies: [],
+      unanswered: [],
       connects: [],
       disconnected: [],
-      listLength: 0,
-      subscribing: undefined,
+      joined: [],
+      lists: { left: maxListLength },
     };
     return after(
       inTurn(requests, (request) => this.handle(batch, request)),
-      () => this.finish(batch),
+      () => this.finishInTurn(batch),
     );
   }
 
@@ -179,14 +212,82 @@ export class Bayeux {
 
   /** Answers every message, whatever happens: the one place where a message's errors are caught. */
   private handle(batch: Batch, request: Request): MaybePromise<void> {
+    const quiet = this.untilQuiet(batch, request.kind);
+    if (quiet !== undefined) return quiet.then(() => this.handle(batch, request));
     const reply = replyTo(request);
+    const refuse = (error: unknown): void => {
+      batch.replies.push(this.refuseMessage(request, reply, error));
+    };
     try {
       const handled = this.dispatch(batch, request, reply);
-      if (!(handled instanceof Promise)) return;
-      return handled.catch((error: unknown) => this.refuseMessage(batch, request, reply, error));
+      return handled instanceof Promise ? handled.catch(refuse) : undefined;
     } catch (error) {
-      this.refuseMessage(batch, request, reply, error);
+      refuse(error);
     }
+  }
+
+  /** What the broker has still to confirm, if a request of this kind must wait for it. MSG-10 */
+  private untilQuiet(batch: Batch, kind: Request["kind"]): Promise<unknown> | undefined {
+    const { underWay } = batch.source;
+    if (underWay === undefined || underWay.kind === kind) return undefined;
+    const quiet = Promise.all([underWay.answered, ...batch.unanswered]);
+    return quiet.then(() => {
+      batch.source.underWay = undefined;
+    });
+  }
+
+  /**
+   * Answers a request when the broker has confirmed what it was given. Nothing else of its kind
+   * waits for that: what is sent to the broker keeps its order.
+   */
+  private answerWhen(
+    done: MaybePromise<unknown>,
+    batch: Batch,
+    request: Request,
+    reply: Reply,
+    length = 0,
+  ): void {
+    if (!(done instanceof Promise)) {
+      batch.replies.push(encodeReply(reply));
+      return;
+    }
+    const at = batch.replies.push("") - 1;
+    const underWay = batch.source.underWay ?? {
+      kind: request.kind,
+      answered: undefined,
+      length: 0,
+    };
+    batch.source.underWay = underWay;
+    underWay.length += length + underWayOverhead;
+    const answer = (text: string): void => {
+      underWay.length -= length + underWayOverhead;
+      batch.replies[at] = text;
+    };
+    batch.unanswered.push(
+      done.then(
+        () => answer(encodeReply(reply)),
+        (error: unknown) => answer(this.refuseMessage(request, reply, error)),
+      ),
+    );
+  }
+
+  /** Batches of one connection are answered in their order. */
+  private finishInTurn(batch: Batch): MaybePromise<void> {
+    const { source, unanswered } = batch;
+    const { underWay } = source;
+    if (underWay === undefined) return this.finish(batch);
+    // Also of those that are only waiting for their turn.
+    const length = batch.replies.reduce((sum, text) => sum + text.length, underWayOverhead);
+    underWay.length += length;
+    const answered = Promise.all([underWay.answered, ...unanswered])
+      .then(() => this.finish(batch))
+      .catch((error: unknown) => this.options.logError(error, "answer a batch"))
+      .then(() => {
+        underWay.length -= length;
+        if (underWay.length === 0 && source.underWay === underWay) source.underWay = undefined;
+      });
+    underWay.answered = answered;
+    return underWay.length > maxUnderWay ? answered : undefined;
   }
 
   private dispatch(batch: Batch, request: Request, reply: Reply): MaybePromise<void> {
@@ -208,19 +309,18 @@ export class Bayeux {
     }
   }
 
-  private refuseMessage(batch: Batch, request: Request, reply: Reply, error: unknown): void {
+  private refuseMessage(request: Request, reply: Reply, error: unknown): string {
     if (error instanceof OwnError) {
-      this.fail(batch, request, reply, error.message, "The message itself carries this error.");
-      return;
+      return this.fail(request, reply, error.message, "The message itself carries this error.");
     }
     const refusal = error instanceof Refusal ? error : new Refusal("internal");
     if (!(error instanceof Refusal)) this.options.logError(error, `handle ${request.kind}`);
-    const channel = request.kind === "subscribe" ? batch.subscribing : request.channel;
-    this.options.onRefusal(refusal, request.kind, channel);
-    this.fail(batch, request, reply, refusal.toBayeux(), refusal.help);
+    const asked = request.kind === "subscribe" ? this.asked.get(request) : request.channel;
+    this.options.onRefusal(refusal, request.kind, asked);
+    return this.fail(request, reply, refusal.toBayeux(), refusal.help);
   }
 
-  private fail(batch: Batch, request: Request, reply: Reply, error: string, detail: string): void {
+  private fail(request: Request, reply: Reply, error: string, detail: string): string {
     switch (request.kind) {
       case "handshake":
         reply.version = bayeuxVersion;
@@ -240,7 +340,7 @@ export class Bayeux {
       case "unsubscribe":
         reply.subscription = request.subscription || [];
     }
-    batch.replies.push(encodeFailure(reply, error, detail));
+    return encodeFailure(reply, error, detail);
   }
 
   // MUST version, supportedConnectionTypes · MAY ext
@@ -274,33 +374,71 @@ export class Bayeux {
 
   // MUST clientId, subscription (a channel or an array) · MAY ext.auth
   private subscribe(batch: Batch, request: SubscribeRequest, reply: Reply): MaybePromise<void> {
-    batch.subscribing = undefined;
     const names = readSubscription(request);
-    [batch.subscribing] = names;
+    this.asked.set(request, names[0]);
     if (names.length > this.options.batchMessages) throw new Refusal("batchTooLong");
     const session = this.findSession(batch, request);
     const lists: string[] = [];
-    // Left to right; the first refusal stops, and those before it stay subscribed. SUB-4
-    const subscribed = inTurn(distinct(names), (name) => {
-      batch.subscribing = name;
+    const begun: Begun[] = [];
+    const begin = (name: unknown): MaybePromise<void> => {
+      this.asked.set(request, name);
       if (typeof name !== "string") throw new Refusal("invalidChannelName");
       return after(this.authorize("subscribe", name, request.auth), (grant) => {
         const channel = parseChannel(name);
         if (channel === undefined) throw new Refusal("invalidChannelName");
         // It may have ended while its key was looked up.
         if (session.hasEnded) throw new Refusal("unknownClient", [session.clientId]);
-        const listLengthLeft = maxListLength - batch.listLength;
-        return after(this.node.subscribe(session, channel, grant, listLengthLeft), (list) => {
-          if (list === undefined) return;
-          lists.push(list);
-          batch.listLength += list.length;
+        const isNew = !session.subscriptions.has(channel.name);
+        const subscribed = this.node.subscribe(session, channel, grant, batch.lists);
+        const done = after(subscribed, (joined) => {
+          if (joined === undefined) return;
+          batch.joined.push(joined);
+          lists.push(joined.list);
         });
+        // It may fail before the others are begun, when nobody looks yet.
+        if (done instanceof Promise) done.catch(() => undefined);
+        begun.push({ name, isNew, done });
       });
-    });
-    return after(subscribed, () => {
-      reply.subscription = request.subscription;
-      if (lists.length > 0) reply.ext = `{"presence":{"subscribe":${joinObjects(lists)}}}`;
-      batch.replies.push(encodeReply(reply));
+    };
+    return after(
+      refusalOf(() => inTurn(distinct(names), begin)),
+      (refusal) => {
+        const done = this.whenSubscribed(request, session, begun, refusal);
+        const subscribed = after(done, () => {
+          reply.subscription = request.subscription;
+          if (lists.length > 0) reply.ext = `{"presence":{"subscribe":${joinObjects(lists)}}}`;
+        });
+        this.answerWhen(subscribed, batch, request, reply);
+      },
+    );
+  }
+
+  /**
+   * Left to right; the first refusal counts. Those before it stay subscribed, those behind it that
+   * were begun meanwhile do not. SUB-4
+   * @param refusal what kept the rest from being begun
+   */
+  private whenSubscribed(
+    request: SubscribeRequest,
+    session: Session,
+    begun: readonly Begun[],
+    refusal: unknown,
+  ): MaybePromise<void> {
+    if (!begun.some(({ done }) => done instanceof Promise)) {
+      if (refusal !== undefined) throw refusal;
+      return;
+    }
+    return Promise.allSettled(begun.map(({ done }) => done)).then((results) => {
+      const first = results.findIndex(({ status }) => status === "rejected");
+      const failed = results[first];
+      if (failed?.status === "rejected") {
+        this.asked.set(request, begun[first]?.name);
+        for (const { name, isNew } of begun.slice(first + 1)) {
+          if (isNew) this.node.unsubscribe(session, name);
+        }
+        throw failed.reason;
+      }
+      if (refusal !== undefined) throw refusal;
     });
   }
 
@@ -333,15 +471,14 @@ export class Bayeux {
       throw new Refusal("invalidChannel", [textOf(channel ?? "")]);
     }
     requireNoError(request);
-    return after(this.authorize("publish", channel, request.auth), (grant) =>
-      after(this.node.publish(grant, channel as Channel, data, ext), () => {
-        batch.replies.push(encodeReply(reply));
-      }),
-    );
+    return after(this.authorize("publish", channel, request.auth), (grant) => {
+      const taken = this.node.publish(grant, channel as Channel, data, ext);
+      this.answerWhen(taken, batch, request, reply, data.length);
+    });
   }
 
   /** Everything but the connects is answered: hold those, or respond. */
-  private finish({ source, replies, connects, disconnected }: Batch): void {
+  private finish({ source, replies, connects, disconnected, joined }: Batch): void {
     if (connects.length === 0) source.respond(encodeBatch(replies), undefined);
     // Whoever sent the connect has left while its batch waited for a key. CON-8
     const held = source.isGone ? [] : connects;
@@ -353,6 +490,7 @@ export class Bayeux {
     }
     // The disconnect's own reply comes before that of a held connect, and before the close. DIS-2
     for (const session of disconnected) session.end("disconnect");
+    for (const { release } of joined) release();
   }
 
   /** For `HeldConnect`: the response leaves with the answer to its last connect. */
@@ -415,6 +553,16 @@ export class Bayeux {
 
 /** The client itself says that its message is wrong. The protocol's own errors come first. MSG-5 */
 class OwnError extends Error {}
+
+/** What `work` fails with, now or later. */
+function refusalOf(work: () => MaybePromise<void>): MaybePromise<unknown> {
+  try {
+    const done = work();
+    return done instanceof Promise ? done.catch((error: unknown) => error) : undefined;
+  } catch (error) {
+    return error;
+  }
+}
 
 function requireNoError({ error }: Request): void {
   if (error !== undefined) throw new OwnError(error);

@@ -362,10 +362,101 @@ test.each(["a/b", "a b", "*", "é", "x".repeat(256)])("%j is no id for a channel
 });
 
 test("variables of Pandapush 2.2 that have no use here start with a warning", () => {
-  const { warnings } = readConfig({ REDIS_HOSTS: "a:1,b:2", STATSD_HOST: "hidden" });
+  const { warnings } = readConfig({ STATSD_HOST: "a", STATSD_PREFIX: "hidden" });
   expect(warnings).toEqual([
-    "REDIS_HOSTS is set but not used by this version",
     "STATSD_HOST is set but not used by this version",
+    "STATSD_PREFIX is set but not used by this version",
+  ]);
+});
+
+test("Redis hosts are host:port or URLs, with a prefix for their keys", () => {
+  const { config, warnings } = readConfig({
+    REDIS_HOSTS:
+      "redis1:6380, [::1], REDIS2,redis://10.0.0.1/3,rediss://me:p%40ss%2Cw@redis.example.com:7000/",
+    REDIS_PREFIX: "shop:",
+  });
+  const plain = { isTls: false, database: 0 };
+  expect(config.redis).toEqual({
+    prefix: "shop:",
+    hosts: [
+      { ...plain, host: "redis1", port: 6380 },
+      { ...plain, host: "::1", port: 6379 },
+      { ...plain, host: "redis2", port: 6379 },
+      { ...plain, host: "10.0.0.1", port: 6379, database: 3 },
+      {
+        host: "redis.example.com",
+        port: 7000,
+        isTls: true,
+        username: "me",
+        password: "p@ss,w",
+        database: 0,
+      },
+    ],
+  });
+  expect(warnings).toEqual([]);
+});
+
+test("Redis hosts can be named by variables that hold their URLs, unless they are set", () => {
+  const env = {
+    REDIS_URL_ENV_VARS: "REDISCLOUD_URL,MY_REDIS",
+    REDISCLOUD_URL: "redis://:secret@a:1",
+    MY_REDIS: "rediss://b",
+  };
+  const { config, warnings } = readConfig(env);
+  expect(config.redis).toEqual({
+    prefix: "pandapush:",
+    hosts: [
+      { host: "a", port: 1, isTls: false, password: "secret", database: 0 },
+      { host: "b", port: 6379, isTls: true, database: 0 },
+    ],
+  });
+  expect(warnings).toEqual([]);
+  const both = readConfig({ ...env, REDIS_HOSTS: "c" });
+  expect(both.config.redis?.hosts).toMatchObject([{ host: "c" }]);
+  expect(both.warnings).toEqual([
+    "REDIS_URL_ENV_VARS is set but not used, because REDIS_HOSTS is set",
+  ]);
+});
+
+test.each([
+  "a:b",
+  "a:0x1",
+  "a:70000",
+  "a:0",
+  "a,,b:c",
+  ",",
+  "http://a",
+  "redis://",
+  "redis://a/x",
+  "redis://a/1/2",
+  "redis://a?db=1",
+  "redis://a#1",
+  "a:6379,A",
+  "a b",
+])("%j is no list of Redis hosts", (REDIS_HOSTS) => {
+  expect(faults({ REDIS_HOSTS })).toEqual([
+    expect.stringContaining(`REDIS_HOSTS is "${REDIS_HOSTS}"; allowed: a comma-separated list`),
+  ]);
+});
+
+test("a fault of a Redis URL does not show its password", () => {
+  const found = faults({
+    REDIS_HOSTS: "redis://me:hidden@a:99999",
+    REDIS_PREFIX: "{tag}",
+  });
+  expect(found).toEqual([
+    expect.stringContaining("REDIS_HOSTS is set to something; allowed"),
+    'REDIS_PREFIX is "{tag}"; allowed: 1 to 100 letters, digits, : . _ -',
+  ]);
+  expect(
+    faults({ REDIS_URL_ENV_VARS: "ONE,TWO,THREE", ONE: "tcp://hidden", THREE: "redis://a,b" }),
+  ).toEqual([
+    expect.stringContaining("REDIS_URL_ENV_VARS names ONE, which is no such URL; allowed: redis:"),
+    expect.stringContaining("REDIS_URL_ENV_VARS names TWO, which is not set; allowed: redis:"),
+    expect.stringContaining("REDIS_URL_ENV_VARS names THREE, which is no such URL"),
+  ]);
+  expect(faults({ REDIS_URL_ENV_VARS: "ONE,TWO", ONE: "redis://a", TWO: "a:6379" })).toEqual([
+    "REDIS_URL_ENV_VARS names the same host twice; allowed: different hosts",
   ]);
 });
 

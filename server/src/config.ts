@@ -48,6 +48,8 @@ export interface Config {
   readonly keyStatsIntervalMs: number;
   /** SQLite, or Postgres. */
   readonly database: { readonly path: string } | PostgresConfig;
+  /** Absent: this node stands alone. */
+  readonly redis?: RedisConfig;
   /** Made at start when it is missing, with one key. */
   readonly devApplication?: {
     readonly appId: AppId;
@@ -64,6 +66,23 @@ export interface Config {
     readonly commit: string;
   };
   readonly limits: Limits;
+}
+
+export interface RedisConfig {
+  /** At least one; no two the same. */
+  readonly hosts: readonly RedisHostConfig[];
+  /** In front of all keys and topics. */
+  readonly prefix: string;
+}
+
+export interface RedisHostConfig {
+  /** A name or an address, without brackets. */
+  readonly host: string;
+  readonly port: number;
+  readonly isTls: boolean;
+  readonly username?: string;
+  readonly password?: string;
+  readonly database: number;
 }
 
 const sslModes = ["disable", "prefer", "require", "verify-ca", "verify-full"] as const;
@@ -146,7 +165,8 @@ interface Variable<T> {
   readonly allowed: string;
   /** As it would be written in a `.env` file; absent: none. */
   readonly default?: string;
-  readonly isSecret?: boolean;
+  /** Whether faults must not show it; of a function, whether they must not show this text. */
+  readonly isSecret?: boolean | ((text: string) => boolean);
   /** undefined: the text is not allowed. Not called for an unset or empty variable. */
   read(text: string): T | undefined;
 }
@@ -202,6 +222,7 @@ const timing = "Timing";
 const limits = "Limits";
 const storage = "Database and keys";
 const postgres = "Postgres";
+const cluster = "Several nodes";
 const administration = "Administration";
 const okta = "Login with Okta";
 const oidc = "Login with another OpenID provider";
@@ -214,6 +235,9 @@ const gibibyte = 1_073_741_824;
 /** An id that can stand in a channel, in a Basic authorization header and in the database. */
 const idGrammar = /^[A-Za-z0-9_~-]{1,255}$/;
 const idAllowed = "1 to 255 letters, digits, - _ ~";
+
+const redisAllowed =
+  "a comma-separated list of different hosts, each host:port or redis://user:password@host:port/database (rediss:// for TLS)";
 
 const variables = {
   PORT: integer(
@@ -436,6 +460,29 @@ const variables = {
     },
     { default: 5000, min: 100, max: 600_000, unit: "ms" },
   ),
+  REDIS_HOSTS: {
+    group: cluster,
+    doc: "Redis (6.2 or later) or Valkey hosts that several nodes share, the same for all of them and by the same names: channels are shared out over the hosts by name. User and password are percent-encoded, such as `%40` for `@`. Unset, and `REDIS_URL_ENV_VARS` too: this node stands alone.",
+    allowed: redisAllowed,
+    isSecret: (value: string) => value.includes("@"),
+    read: readRedisHosts,
+  } satisfies Variable<readonly RedisHostConfig[]>,
+  REDIS_URL_ENV_VARS: {
+    group: cluster,
+    doc: "Names of variables that hold the URLs of Redis hosts, one each, as hosting platforms set them. Used when `REDIS_HOSTS` is unset.",
+    allowed: "a comma-separated list of names of variables",
+    read: (value: string) => {
+      const names = splitList(value);
+      return names.length > 0 && names.every((name) => /^\w+$/.test(name)) ? names : undefined;
+    },
+  } satisfies Variable<readonly string[]>,
+  REDIS_PREFIX: {
+    group: cluster,
+    doc: "In front of all keys and topics, so that several deployments can share a host. The same for all nodes of one.",
+    allowed: "1 to 100 letters, digits, : . _ -",
+    default: "pandapush:",
+    read: (value: string) => (/^[A-Za-z0-9:._-]{1,100}$/.test(value) ? value : undefined),
+  } satisfies Variable<string>,
 
   AUTH_METHOD: oneOf(
     {
@@ -630,8 +677,6 @@ function redirectUri(words: Words): Variable<string> {
 
 /** What Pandapush 2.2 and its deployments set and this version does not read. */
 const unusedNames = [
-  "REDIS_HOSTS",
-  "REDIS_URL_ENV_VARS",
   "STATSD_HOST",
   "STATSD_PORT",
   "STATSD_PREFIX",
@@ -673,6 +718,7 @@ export function readConfig(env: NodeJS.ProcessEnv): { config: Config; warnings: 
   const devApplication = readDevApplication(env, values, faults);
   const database = readDatabase(env, values, faults);
   const provider = readProvider(env, values, faults);
+  const redisHosts = findRedisHosts(env, values, faults);
   if (faults.length > 0) throw new ConfigError(faults);
   const config: Config = {
     port: values.PORT,
@@ -692,6 +738,9 @@ export function readConfig(env: NodeJS.ProcessEnv): { config: Config; warnings: 
     cacheTtlMs: values.CACHE_TTL_MS,
     keyStatsIntervalMs: values.KEY_STATS_INTERVAL_MS,
     database,
+    ...(redisHosts === undefined
+      ? {}
+      : { redis: { hosts: redisHosts, prefix: values.REDIS_PREFIX } }),
     ...(devApplication === undefined ? {} : { devApplication }),
     admin: adminConfig(env, values, provider),
     deployment: {
@@ -715,7 +764,7 @@ export function readConfig(env: NodeJS.ProcessEnv): { config: Config; warnings: 
       backlogBytes: values.MAX_BACKLOG_BYTES,
     },
   };
-  return { config: freezeDeep(config), warnings: [...warnings(env), ...idle(env, values)] };
+  return { config: freezeDeep(config), warnings: [...warnings(env, values), ...idle(env, values)] };
 }
 
 /**
@@ -766,7 +815,9 @@ function readValues(env: NodeJS.ProcessEnv, faults: string[]): Values {
     if (text === undefined) continue;
     const value = variable.read(text);
     if (value === undefined) {
-      const shown = variable.isSecret === true ? "set to something" : `"${text}"`;
+      const { isSecret = false } = variable;
+      const isHidden = typeof isSecret === "boolean" ? isSecret : isSecret(text);
+      const shown = isHidden ? "set to something" : `"${text}"`;
       faults.push(`${name} is ${shown}; allowed: ${variable.allowed}`);
     }
     values[name] = value;
@@ -822,6 +873,68 @@ function adminConfig(
     ...(sessionKey === undefined ? {} : { sessionKey }),
     sessionMs: values.ADMIN_SESSION_MS,
   };
+}
+
+/** The hosts of `REDIS_HOSTS`, else those of the variables that `REDIS_URL_ENV_VARS` names. */
+function findRedisHosts(
+  env: NodeJS.ProcessEnv,
+  values: Values,
+  faults: string[],
+): readonly RedisHostConfig[] | undefined {
+  const { REDIS_HOSTS: hosts, REDIS_URL_ENV_VARS: names } = values;
+  if ((env.REDIS_HOSTS ?? "") !== "" || names === undefined) return hosts;
+  const urls = names.map((name) => {
+    const url = env[name] ?? "";
+    if (url === "" || readRedisHosts(url)?.length !== 1) {
+      const state = url === "" ? "not set" : "no such URL";
+      faults.push(
+        `REDIS_URL_ENV_VARS names ${name}, which is ${state}; allowed: redis://user:password@host:port/database (rediss:// for TLS)`,
+      );
+    }
+    return url;
+  });
+  const found = readRedisHosts(urls.join());
+  if (found === undefined && faults.length === 0) {
+    faults.push("REDIS_URL_ENV_VARS names the same host twice; allowed: different hosts");
+  }
+  return found;
+}
+
+function readRedisHosts(text: string): readonly RedisHostConfig[] | undefined {
+  const hosts: RedisHostConfig[] = [];
+  for (const item of splitList(text)) {
+    const host = readRedisHost(item.includes("://") ? item : `redis://${item}`);
+    if (host === undefined) return undefined;
+    hosts.push(host);
+  }
+  const names = new Set(hosts.map(({ host, port, database }) => `${host}:${port}/${database}`));
+  return hosts.length > 0 && names.size === hosts.length ? hosts : undefined;
+}
+
+function readRedisHost(text: string): RedisHostConfig | undefined {
+  const path = /^\/?(\d{0,5})$/;
+  if (!URL.canParse(text)) return undefined;
+  const { protocol, hostname, port, pathname, username, password, search, hash } = new URL(text);
+  const database = path.exec(pathname)?.[1];
+  const isRedis = protocol === "redis:" || protocol === "rediss:";
+  if (!isRedis || hostname === "" || port === "0" || database === undefined || search + hash) {
+    return undefined;
+  }
+  try {
+    return {
+      host: decodeURIComponent(hostname)
+        .toLowerCase()
+        .replace(/^\[(.*)\]$/, "$1"),
+      port: port === "" ? 6379 : Number(port),
+      isTls: protocol === "rediss:",
+      ...(username === "" ? {} : { username: decodeURIComponent(username) }),
+      ...(password === "" ? {} : { password: decodeURIComponent(password) }),
+      database: Number(database),
+    };
+  } catch (error) {
+    if (error instanceof URIError) return undefined;
+    throw error;
+  }
 }
 
 /** What each way to log in at a provider cannot do without. */
@@ -964,8 +1077,8 @@ function idle(env: NodeJS.ProcessEnv, values: Values): string[] {
   return result;
 }
 
-function warnings(env: NodeJS.ProcessEnv): string[] {
-  const known = new Set<string>(Object.keys(variables));
+function warnings(env: NodeJS.ProcessEnv, values: Values): string[] {
+  const known = new Set<string>([...Object.keys(variables), ...(values.REDIS_URL_ENV_VARS ?? [])]);
   const unused = new Set<string>(unusedNames);
   const injected: string[] = [];
   const result: string[] = [];
@@ -982,6 +1095,9 @@ function warnings(env: NodeJS.ProcessEnv): string[] {
       if (near !== undefined) result.push(`${name} is unknown; did you mean ${near}?`);
       else if (families.test(name)) result.push(`${name} is unknown and has no effect`);
     }
+  }
+  if (values.REDIS_HOSTS !== undefined && values.REDIS_URL_ENV_VARS !== undefined) {
+    result.push("REDIS_URL_ENV_VARS is set but not used, because REDIS_HOSTS is set");
   }
   if (injected.length > 0) {
     result.push(`${injected.join(", ")}: ignored, as set by a container orchestrator`);

@@ -73,6 +73,13 @@ export const catalogue = {
     help: "The server cannot answer this at the moment; try again in a few seconds.",
     retry: "later",
   },
+  brokerUnavailable: {
+    text: "Broker unavailable",
+    bayeuxCode: 503,
+    http: 503,
+    help: "What connects the servers with each other does not answer at the moment; try again in a few seconds.",
+    retry: "later",
+  },
   busy: {
     text: "Application is busy",
     bayeuxCode: 503,

@@ -2,7 +2,7 @@ import { type AppId, type Channel, covers, type Pattern } from "@pandapush/proto
 import { describe, expect, test } from "vitest";
 import { Random } from "../test/hostile/random.js";
 import { Hub } from "./hub.js";
-import { type Encoder, Session } from "./session.js";
+import { type Encoder, type Position, Session, type Subscription } from "./session.js";
 import type { Batch, PushConnection, TransportKind } from "./transports/transport.js";
 
 const encoder: Encoder = {
@@ -67,7 +67,7 @@ class Listener {
     for (const each of names) this.subscribe(each);
   }
 
-  subscribe(rest: string): boolean {
+  subscribe(rest: string): Subscription {
     return this.hub.subscribe(this.session, this.appId, name(rest, this.appId), undefined);
   }
 
@@ -84,8 +84,11 @@ class Listener {
   }
 }
 
-function publish(hub: Hub, rest: string, id: string, appId: AppId = app): void {
-  hub.receive(appId, { id, channel: name(rest, appId), data: "1" });
+let seq = 0;
+const nextPosition = (): Position => ({ epoch: "e", seq: ++seq });
+
+function publish(hub: Hub, rest: string, id: string, appId: AppId = app): boolean {
+  return hub.receive(appId, { id, channel: name(rest, appId), data: "1" }, nextPosition());
 }
 
 /** Until the end of this turn: everything that small hubs have to deliver is delivered. */
@@ -179,14 +182,10 @@ describe("one turn", () => {
 });
 
 describe("subscriptions", () => {
-  test("the first of a name at this node and the last are told apart", () => {
+  test("the last of a name at this node is told apart, and subscribing twice is one", () => {
     const hub = new Hub(generous);
-    const [first, second] = [new Listener(hub, []), new Listener(hub, [])];
-    expect([first.subscribe("a"), first.subscribe("a"), second.subscribe("a")]).toEqual([
-      true,
-      false,
-      false,
-    ]);
+    const [first, second] = [new Listener(hub, []), new Listener(hub, ["a"])];
+    expect(first.subscribe("a")).toBe(first.subscribe("a"));
     expect([first.unsubscribe("a"), first.unsubscribe("a"), second.unsubscribe("a")]).toEqual([
       false,
       false,
@@ -304,7 +303,7 @@ describe("counters and limits", () => {
       { id: "1", channel: name("a"), data: "x".repeat(100) },
       { id: "2", channel: name("a"), data: "x", ext: "x".repeat(99) },
     ]) {
-      small.receive(app, large);
+      small.receive(app, large, nextPosition());
       expect(small.isBusy(app)).toBe(true);
       await turn();
       expect(small.isBusy(app)).toBe(false);
@@ -373,7 +372,7 @@ describe("fairness", () => {
     for (const n of crowd.keys()) publish(hub, `own/${n}`, `${n}`, large);
     for (let n = 0; n < 20; n++) {
       const id = `all ${n}`.padEnd(data.length, ".");
-      hub.receive(large, { id, channel: name(`all/${n}`, large), data });
+      hub.receive(large, { id, channel: name(`all/${n}`, large), data }, nextPosition());
     }
     await turnsUntil(() => small.heard.length === 1);
     // What one session is given in one piece: a part of its 21 messages.
@@ -432,6 +431,122 @@ describe("fairness", () => {
     for (const [index, { heard }] of listeners.entries()) {
       expect(heard).toEqual(index % 2 === 0 ? onlyA : expected);
     }
+  });
+});
+
+describe("a client that is being sent the list of a channel's members", () => {
+  /** Says who came or went. */
+  function announce(hub: Hub, rest: string, id: string): Position {
+    const position = nextPosition();
+    hub.receive(app, { id, channel: name(rest), data: "{}", isMembership: true }, position);
+    return position;
+  }
+
+  test("hears the channel when the list is on its way, without the changes that the list has", async () => {
+    const hub = new Hub(generous);
+    const joiner = new Listener(hub, ["other"]);
+    const watcher = new Listener(hub, ["room"]);
+    const room = joiner.subscribe("room");
+    hub.hold(room);
+    publish(hub, "room", "message 1");
+    announce(hub, "room", "join 1");
+    publish(hub, "other", "elsewhere");
+    await turn();
+    expect(joiner.heard).toEqual(["elsewhere"]);
+    const position = announce(hub, "room", "join 2");
+    publish(hub, "room", "message 2");
+    announce(hub, "room", "join 3");
+    hub.release(room, app, position);
+    announce(hub, "room", "join 4");
+    await turn();
+    expect(joiner.heard).toEqual(["elsewhere", "message 1", "message 2", "join 3", "join 4"]);
+    expect(watcher.heard).toHaveLength(6);
+  });
+
+  test("hears each once, though a pattern of its covers the channel", async () => {
+    const hub = new Hub(generous);
+    const joiner = new Listener(hub, ["room/*"]);
+    const room = joiner.subscribe("room/1");
+    hub.hold(room);
+    for (const id of ["1", "2"]) publish(hub, "room/1", id);
+    publish(hub, "room/2", "other");
+    await turn();
+    publish(hub, "room/1", "3");
+    await turn();
+    expect(joiner.heard).toEqual(["other"]);
+    hub.release(room, app);
+    expect(joiner.heard).toEqual(["other", "1", "2", "3"]);
+  });
+
+  test("waits for the last of several lists, and for none when it has left", async () => {
+    const hub = new Hub(generous);
+    const joiner = new Listener(hub, []);
+    const room = joiner.subscribe("room");
+    for (let lists = 0; lists < 2; lists++) hub.hold(room);
+    publish(hub, "room", "1");
+    await turn();
+    hub.release(room, app);
+    expect(joiner.heard).toEqual([]);
+    hub.release(room, app);
+    expect(joiner.heard).toEqual(["1"]);
+    hub.hold(room);
+    publish(hub, "room", "2");
+    await turn();
+    joiner.unsubscribe("room");
+    hub.release(room, app);
+    joiner.subscribe("room");
+    publish(hub, "room", "3");
+    await turn();
+    expect(joiner.heard).toEqual(["1", "3"]);
+  });
+
+  test("hears changes of a later life of the sequence, whatever their numbers", async () => {
+    const hub = new Hub(generous);
+    const joiner = new Listener(hub, []);
+    hub.release(joiner.subscribe("room"), app, { epoch: "e", seq: 1_000_000 });
+    announce(hub, "room", "old");
+    const change = { id: "new", channel: name("room"), data: "{}", isMembership: true };
+    hub.receive(app, change, { epoch: "f", seq: 1 });
+    await turn();
+    expect(joiner.heard).toEqual(["new"]);
+  });
+});
+
+describe("what could not be received", () => {
+  test("is counted for those whose subscription was effective, so that they can know", () => {
+    const hub = new Hub(generous);
+    const [heard, waiting, elsewhere] = [
+      new Listener(hub, ["a"]),
+      new Listener(hub, ["a"]),
+      new Listener(hub, ["b"]),
+    ];
+    heard.subscribe("a").isEffective = true;
+    elsewhere.subscribe("b").isEffective = true;
+    hub.miss(app, name("a"));
+    hub.miss(app, name("nobody"));
+    expect([heard, waiting, elsewhere].map(({ session }) => session.sentCount)).toEqual([1, 0, 0]);
+  });
+
+  test("because too much waits is lost, and told and counted once when less waits", async () => {
+    const hub = new Hub({ ...generous, backlogMessages: 600 });
+    const [listener, other] = [new Listener(hub, ["a"]), new Listener(hub, ["b"])];
+    for (const [each, rest] of [
+      [listener, "a"],
+      [other, "b"],
+    ] as const) {
+      each.subscribe(rest).isEffective = true;
+    }
+    const taken = Array.from({ length: 1_500 }, (_, index) => publish(hub, "a", `${index}`));
+    expect(taken.flatMap((isTaken, index) => (isTaken ? [] : [index]))).toEqual([1_200]);
+    expect(listener.session.sentCount).toBe(0);
+    await turnsUntil(() => listener.heard.length === 1_200);
+    await turnsUntil(() => !hub.isBusy(app));
+    expect(listener.heard.at(-1)).toBe("1199");
+    expect(listener.session.sentCount).toBe(1_201);
+    expect(other.session.sentCount).toBe(0);
+    // What comes when there is room again is heard, and a new loss is told anew.
+    expect(publish(hub, "a", "later")).toBe(true);
+    await turnsUntil(() => listener.lastHeard === "later");
   });
 });
 

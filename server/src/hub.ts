@@ -9,7 +9,7 @@
  */
 import type { AppId, Channel, KeyId, Pattern } from "@pandapush/protocol";
 import { expand } from "@pandapush/protocol";
-import type { Encoder, Publication, Session, Subscription } from "./session.js";
+import type { Encoder, Position, Publication, Session, Subscription } from "./session.js";
 import { sliceMs } from "./slices.js";
 import { type Batch, batchesOf } from "./transports/transport.js";
 
@@ -21,6 +21,11 @@ const sliceSubscriptions = 512;
 /** What of one application is delivered together: bounds what is done for a session in one piece. */
 const turnMessages = 1_000;
 const turnLength = 1_048_576;
+/**
+ * At the backlog's limits nothing more is published here. What other nodes publish is taken up to
+ * this many times as much, at least what is delivered together; what comes then is lost.
+ */
+const lossFactor = 2;
 
 /** What an application does at this node. */
 export interface AppCounters {
@@ -40,6 +45,8 @@ class Gathered {
 
   constructor(
     readonly publication: Publication,
+    private readonly position: Position,
+    /** In the order in which this node received them, whatever the application. */
     readonly seq: number,
     /** Who heard its channel or a pattern over it when it came. */
     readonly audience: readonly Set<Subscription>[],
@@ -56,6 +63,13 @@ class Gathered {
     return this.encoded;
   }
 
+  isIn(snapshot: Position): boolean {
+    const { epoch, seq } = this.position;
+    return (
+      this.publication.isMembership === true && epoch === snapshot.epoch && seq <= snapshot.seq
+    );
+  }
+
   /** Instead of `made`, a batch of this publication alone, the first such batch that was made. */
   shared(made: Batch): Batch {
     this.batch ??= made;
@@ -69,11 +83,13 @@ class Run {
   readonly number = ++Run.count;
   /** What it costs to deliver it to one session. */
   readonly work: number;
+  private readonly hasMembership: boolean;
   private encoder: Encoder | undefined;
   private encoded: readonly Batch[] = [];
 
   constructor(readonly gathered: readonly Gathered[]) {
     this.work = 1 + Math.floor(lengthOf(gathered) / workLength);
+    this.hasMembership = gathered.some(({ publication }) => publication.isMembership);
   }
 
   batches(encoder: Encoder): readonly Batch[] {
@@ -98,12 +114,14 @@ class Run {
   }
 
   /** What a subscription hears of this run. */
-  heardBy({ since, deaf }: Subscription): Run | undefined {
+  heardBy(subscription: Subscription): Run | undefined {
     const { gathered } = this;
-    if (since < (gathered[0]?.seq ?? 0) && deaf === undefined) return this;
+    const { since } = subscription;
+    const snapshot = this.hasMembership ? subscription.snapshot : undefined;
+    if (since < (gathered[0]?.seq ?? 0) && snapshot === undefined) return this;
     if (since >= (gathered.at(-1)?.seq ?? 0)) return undefined;
     const heard = gathered.filter(
-      ({ seq }) => seq > since && !(deaf && seq > deaf.from && seq <= deaf.to),
+      (each) => each.seq > since && !(snapshot !== undefined && each.isIn(snapshot)),
     );
     if (heard.length === gathered.length) return this;
     return heard.length === 0 ? undefined : new Run(heard);
@@ -130,6 +148,8 @@ class App implements AppView {
   delivery: Generator<void, void> | undefined;
   waitingMessages = 0;
   waitingLength = 0;
+  /** Who would have heard what is lost while so much waits. */
+  readonly losing = new Set<Set<Subscription>>();
 
   /** The publications of the next delivery, oldest first. */
   take(): Gathered[] {
@@ -161,8 +181,17 @@ export interface HubLimits {
   readonly backlogBytes: number;
 }
 
+/** What a session would have heard of a channel while its client waits for a reply. */
+interface Held {
+  /** In order; by a pattern as well, a session hears it once. */
+  readonly gathered: Set<Gathered>;
+  /** How many replies are waited for. */
+  replies: number;
+}
+
 export class Hub {
   private readonly apps = new Map<AppId, App>();
+  private readonly held = new Map<Session, Map<Channel | Pattern, Held>>();
   /** Applications with something to deliver, in the order of their turns. */
   private readonly ring = new Set<App>();
   private seq = 0;
@@ -170,24 +199,27 @@ export class Hub {
 
   constructor(private readonly limits: HubLimits) {}
 
-  /**
-   * The session hears what is received from now on.
-   * @returns whether it is the first at this node to do so; false also when it did already
-   */
+  /** The session hears what is received from now on, if it did not already. */
   subscribe(
     session: Session,
     appId: AppId,
     name: Channel | Pattern,
     keyId: KeyId | undefined,
-    presenceId?: string,
-  ): boolean {
+  ): Subscription {
     const existing = session.subscriptions.get(name);
     if (existing !== undefined) {
       existing.keyId = keyId;
-      existing.presenceId = presenceId;
-      return false;
+      return existing;
     }
-    const subscription: Subscription = { session, name, keyId, presenceId, since: this.seq };
+    const subscription: Subscription = {
+      session,
+      name,
+      keyId,
+      presenceId: undefined,
+      since: this.seq,
+      isEffective: false,
+      waiting: 0,
+    };
     session.subscriptions.set(name, subscription);
     const app = this.app(appId);
     app.subscriptions++;
@@ -195,18 +227,37 @@ export class Hub {
     const set = app.channels.get(name);
     if (set === undefined) app.channels.set(name, new Set([subscription]));
     else set.add(subscription);
-    return set === undefined;
+    return subscription;
   }
 
   /**
-   * What `change` publishes at once is not heard by this subscription of the session. What came
-   * before it in the same turn is.
+   * Its client is about to be sent the list of a presence channel's members. What the session hears
+   * of that channel meanwhile waits, until `release` was called as often as this.
    */
-  mute<T>(subscription: Subscription, change: () => T): T {
-    const from = this.seq;
-    const result = change();
-    if (this.seq > from) subscription.deaf = { from, to: this.seq };
-    return result;
+  hold({ session, name }: Subscription): void {
+    let channels = this.held.get(session);
+    if (channels === undefined) {
+      channels = new Map();
+      this.held.set(session, channels);
+    }
+    const held = channels.get(name);
+    if (held === undefined) channels.set(name, { gathered: new Set(), replies: 1 });
+    else held.replies++;
+  }
+
+  /**
+   * The list is on its way, or there will be none.
+   * @param snapshot the position of the list: changes of membership up to there are not heard
+   */
+  release(subscription: Subscription, appId: AppId, snapshot?: Position): void {
+    const { session, name } = subscription;
+    const held = this.held.get(session)?.get(name);
+    if (snapshot !== undefined) subscription.snapshot = snapshot;
+    if (held === undefined || --held.replies > 0) return;
+    this.forgetHeld(session, name);
+    const app = this.apps.get(appId);
+    const heard = new Run([...held.gathered]).heardBy(subscription);
+    if (app !== undefined && heard !== undefined) this.deliver(app, session, heard);
   }
 
   /** @returns whether that was the last at this node */
@@ -215,6 +266,7 @@ export class Hub {
     const app = this.apps.get(appId);
     if (subscription === undefined || app === undefined) return false;
     session.subscriptions.delete(name);
+    this.forgetHeld(session, name);
     app.subscriptions--;
     const rest = (app.sessions.get(session) ?? 1) - 1;
     if (rest > 0) app.sessions.set(session, rest);
@@ -226,28 +278,37 @@ export class Hub {
     return true;
   }
 
-  /** Takes a publication for delivery at the end of this turn; cheap when nobody hears it. */
-  receive(appId: AppId, publication: Publication): void {
+  /**
+   * Takes a publication for delivery at the end of this turn; cheap when nobody hears it.
+   * @returns false when it was lost, and the last before it was not: too much waits already
+   */
+  receive(appId: AppId, publication: Publication, position: Position): boolean {
     const app = this.apps.get(appId);
-    if (app === undefined) return;
+    if (app === undefined) return true;
     const audience = app.audience(publication.channel);
-    if (audience.length === 0) return;
-    const gathered = new Gathered(publication, ++this.seq, audience);
+    if (audience.length === 0) return true;
+    if (this.isLosing(app)) return this.lose(app, audience);
+    const gathered = new Gathered(publication, position, ++this.seq, audience);
     app.gathering.push(gathered);
     app.waitingMessages++;
     app.waitingLength += gathered.length;
     this.ring.add(app);
     this.schedule();
+    return true;
   }
 
-  /** Whether so much waits for delivery that nothing more should be published. */
-  isBusy(appId: AppId): boolean {
-    const app = this.apps.get(appId);
-    return (
-      app !== undefined &&
-      (app.waitingMessages >= this.limits.backlogMessages ||
-        app.waitingLength >= this.limits.backlogBytes)
-    );
+  /** Something was published to `name` that was not received, and will not be. */
+  miss(appId: AppId, name: Channel | Pattern): void {
+    missAll(this.apps.get(appId)?.channels.get(name));
+  }
+
+  /**
+   * Whether so much waits for delivery that nothing more should be published.
+   * @param coming messages that are published already and will come
+   * @param comingLength their characters
+   */
+  isBusy(appId: AppId, coming = 0, comingLength = 0): boolean {
+    return this.isBusyWith(this.apps.get(appId), coming, comingLength);
   }
 
   isHeard(appId: AppId, channel: Channel): boolean {
@@ -271,6 +332,34 @@ export class Hub {
         },
       ];
     }
+  }
+
+  private isBusyWith(app: App | undefined, coming = 0, comingLength = 0): boolean {
+    const { backlogMessages, backlogBytes } = this.limits;
+    return (
+      coming + (app?.waitingMessages ?? 0) >= backlogMessages ||
+      comingLength + (app?.waitingLength ?? 0) >= backlogBytes
+    );
+  }
+
+  private isLosing({ waitingMessages, waitingLength }: App): boolean {
+    const { backlogMessages, backlogBytes } = this.limits;
+    return (
+      waitingMessages >= Math.max(backlogMessages * lossFactor, turnMessages) ||
+      waitingLength >= Math.max(backlogBytes * lossFactor, turnLength)
+    );
+  }
+
+  private lose(app: App, audience: readonly Set<Subscription>[]): boolean {
+    const isFirst = app.losing.size === 0;
+    for (const set of audience) app.losing.add(set);
+    return !isFirst;
+  }
+
+  /** Told when it is over: what clients then fetch by other ways is complete. */
+  private endLoss(app: App): void {
+    for (const set of app.losing) missAll(set);
+    app.losing.clear();
   }
 
   private app(appId: AppId): App {
@@ -322,13 +411,14 @@ export class Hub {
     }
     app.waitingMessages -= gathered.length;
     app.waitingLength -= lengthOf(gathered);
+    if (app.losing.size > 0 && !this.isBusyWith(app)) this.endLoss(app);
   }
 
   /** One channel, nobody hears it twice. Who subscribes meanwhile is visited, and `since` skips it. */
   private *deliverToAll(app: App, run: Run, set: Set<Subscription>): Generator<void, void> {
     let work = 0;
     for (const subscription of set) {
-      const heard = run.heardBy(subscription);
+      const heard = this.hear(run, subscription);
       work += heard === undefined ? 1 : this.deliver(app, subscription.session, heard);
       if (work < sliceWork) continue;
       work = 0;
@@ -345,7 +435,7 @@ export class Hub {
       for (const set of audienceOf(gathered)) {
         for (const subscription of set) {
           if (++seen % sliceSubscriptions === 0) yield;
-          const heard = run.heardBy(subscription);
+          const heard = this.hear(run, subscription);
           if (heard === undefined) continue;
           const { session } = subscription;
           const runs = heardBy.get(session);
@@ -364,6 +454,25 @@ export class Hub {
     }
   }
 
+  private hear(run: Run, subscription: Subscription): Run | undefined {
+    const heard = run.heardBy(subscription);
+    if (heard === undefined || this.held.size === 0) return heard;
+    const [first] = heard.gathered;
+    // All of a run are of one channel when it is asked who hears it.
+    const channel = first?.publication.channel;
+    const held = channel && this.held.get(subscription.session)?.get(channel);
+    if (held === undefined) return heard;
+    if (held.gathered.size >= this.limits.backlogMessages) subscription.session.miss();
+    else for (const each of heard.gathered) held.gathered.add(each);
+    return undefined;
+  }
+
+  private forgetHeld(session: Session, name: Channel | Pattern): void {
+    const channels = this.held.get(session);
+    channels?.delete(name);
+    if (channels?.size === 0) this.held.delete(session);
+  }
+
   /** @returns how much work it was */
   private deliver(app: App, session: Session, run: Run): number {
     for (const batch of run.batches(session.encoder)) session.deliver(batch);
@@ -378,6 +487,11 @@ export class Hub {
  */
 function audienceOf(gathered: readonly Gathered[] | undefined): readonly Set<Subscription>[] {
   return gathered?.at(-1)?.audience ?? [];
+}
+
+/** Those that are not yet effective miss nothing. */
+function missAll(subscriptions: ReadonlySet<Subscription> | undefined): void {
+  for (const { session, isEffective } of subscriptions ?? []) if (isEffective) session.miss();
 }
 
 function lengthOf(gathered: readonly Gathered[]): number {

@@ -43,7 +43,7 @@ afterEach(() => node.close());
 function subscribe(rest: string, session = node.createSession(encoder, undefined)): Session {
   const name = `/${app}/public/${rest}` as Channel;
   const channel: ParsedChannel = { appId: app, kind: "public", isPattern: false, name };
-  void node.subscribe(session, channel, { appId: app }, 0);
+  void node.subscribe(session, channel, { appId: app }, { left: 0 });
   return session;
 }
 
@@ -133,7 +133,7 @@ describe("what is live", () => {
     const join = (id: string): Session => {
       const session = node.createSession(encoder, undefined);
       const presence = { id, json: JSON.stringify({ id }) };
-      void node.subscribe(session, channel, { appId: app, presence }, many);
+      void node.subscribe(session, channel, { appId: app, presence }, { left: many });
       return session;
     };
     const sessions = Array.from({ length: 300 }, (_, n) => join(n % 3 === 0 ? "ann" : `${n}`));

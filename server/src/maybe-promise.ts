@@ -12,6 +12,20 @@ export function after<T, R>(
   return value instanceof Promise ? value.then(next) : next(value);
 }
 
+/** Calls `undo` when `work` fails, now or later, and lets it fail. */
+export function orUndo<T>(work: () => MaybePromise<T>, undo: () => void): MaybePromise<T> {
+  const undone = (error: unknown): never => {
+    undo();
+    throw error;
+  };
+  try {
+    const done = work();
+    return done instanceof Promise ? done.catch(undone) : done;
+  } catch (error) {
+    return undone(error);
+  }
+}
+
 /** Runs `step` for each item, one after the other; waits only for steps that wait. */
 export function inTurn<T>(
   items: readonly T[],

@@ -6,14 +6,15 @@ import { randomFillSync } from "node:crypto";
 import type { AppId, Channel, Grant, KeyId, ParsedChannel, Pattern } from "@pandapush/protocol";
 import { ownText, parseChannel } from "@pandapush/protocol";
 import { AddressCounter } from "./addresses.js";
-import type { Broker, PublicationHandler } from "./broker/broker.js";
+import type { Broker, BrokerHandler } from "./broker/broker.js";
 import { Refusal } from "./errors.js";
 import { type AppView, Hub, type HubLimits } from "./hub.js";
-import { after, type MaybePromise } from "./maybe-promise.js";
-import type { Announce, Presence } from "./presence/presence.js";
+import { after, type MaybePromise, orUndo } from "./maybe-promise.js";
+import type { Announce, Member, Presence } from "./presence/presence.js";
 import {
   type Encoder,
   type EndReason,
+  type Position,
   type Publication,
   Session,
   type SessionLimits,
@@ -33,7 +34,7 @@ export interface NodeLimits extends HubLimits {
 
 export interface NodeParts {
   /** Makes the broker, given what handles the publications that come back from it. */
-  readonly createBroker: (handle: PublicationHandler) => Broker;
+  readonly createBroker: (handler: BrokerHandler) => Broker;
   readonly createPresence: (announce: Announce) => Presence;
   readonly limits: NodeLimits;
   /** A session ends this long after its last handshake or connect. */
@@ -41,13 +42,32 @@ export interface NodeParts {
   readonly statisticsIntervalMs: number;
   /** Told of every session that ended. */
   readonly onSessionEnd?: (session: Session, reason: EndReason) => void;
+  /** Publications of other nodes were lost: more waits for delivery here than may. */
+  readonly onLoss?: (appId: AppId) => void;
   readonly logError: (error: unknown, what: string) => void;
 }
 
 /** What an application has published at this node, and how its totals stood at the last report. */
 interface Traffic {
   published: number;
+  /** Given to the broker and not yet taken. */
+  untaken: number;
+  untakenLength: number;
   reported: { at: number; published: number; delivered: number };
+}
+
+/** What the replies to one request may still hold. */
+export interface ListBudget {
+  /** Characters of lists of members. LIM-7 */
+  left: number;
+}
+
+/** A session is present on a channel. */
+export interface Joined {
+  /** All members as JSON text, `{"<id>":{…},…}` */
+  readonly list: string;
+  /** To be called when the list is on its way: what the session hears of the channel waits for that. */
+  readonly release: () => void;
 }
 
 export class Node {
@@ -59,6 +79,8 @@ export class Node {
   private readonly broker: Broker;
   private readonly presence: Presence;
   private readonly traffic = new Map<AppId, Traffic>();
+  /** Why subscriptions were ended that somebody still waits for. */
+  private readonly endings = new WeakMap<Subscription, Refusal>();
   private readonly statisticsTimer: NodeJS.Timeout;
   private readonly sessionLimits: SessionLimits;
   private publications = 0;
@@ -67,9 +89,14 @@ export class Node {
     this.sessionLimits = { ...parts.limits, expiryMs: parts.sessionExpiryMs };
     this.addresses = new AddressCounter(parts.limits.sessionsPerAddress);
     this.hub = new Hub(parts.limits);
-    this.broker = parts.createBroker((appId, publication) => this.hub.receive(appId, publication));
+    this.broker = parts.createBroker({
+      received: (appId, publication, position) => {
+        if (!this.hub.receive(appId, publication, position)) parts.onLoss?.(appId);
+      },
+      missed: (appId, name) => this.hub.miss(appId, name),
+    });
     this.presence = parts.createPresence((appId, channel, data) =>
-      this.supervise(this.send(appId, channel, data, undefined), "announce presence"),
+      this.announce(appId, channel, data),
     );
     this.statisticsTimer = setInterval(() => this.reportStatistics(), parts.statisticsIntervalMs);
     this.statisticsTimer.unref();
@@ -111,16 +138,16 @@ export class Node {
 
   /**
    * Effective when it returns (or resolves). Subscribing twice is the same as once.
-   * @param listLength how many characters the list of a presence channel's members may have
-   * @returns for a presence channel all its members as JSON text, `{"<id>":{…},…}`
-   * @throws Refusal
+   * @param lists bounds the list of a presence channel's members, and is reduced by it
+   * @returns for a presence channel who is there; undefined if the client has left meanwhile
+   * @throws Refusal; a subscription that was not there before is then undone
    */
   subscribe(
     session: Session,
     channel: ParsedChannel,
     grant: Grant,
-    listLength: number,
-  ): MaybePromise<string | undefined> {
+    lists: ListBudget,
+  ): MaybePromise<Joined | undefined> {
     const { subscriptionsPerSession } = this.parts.limits;
     const isNew = !session.subscriptions.has(channel.name);
     if (isNew && session.subscriptions.size >= subscriptionsPerSession) {
@@ -130,22 +157,16 @@ export class Node {
         `A session may have ${subscriptionsPerSession} subscriptions; a pattern can stand for many channels.`,
       );
     }
-    if (channel.kind === "presence" && !channel.isPattern) {
-      const { presence } = grant;
-      if (presence === undefined) throw new Refusal("noPresenceId");
-      // The join is announced before this session hears the channel: it does not hear of itself.
-      // PRES-3
-      // One that is there already under another id changes it without hearing so. PRES-7
-      const { appId, name } = channel;
-      const join = (): MaybePromise<string> =>
-        this.presence.join(appId, name, session.clientId, presence, listLength);
-      const existing = session.subscriptions.get(name);
-      const members = existing === undefined ? join() : this.hub.mute(existing, join);
-      return after(members, (snapshot) =>
-        after(this.hear(session, channel, grant.keyId, presence.id), () => snapshot),
-      );
-    }
-    return after(this.hear(session, channel, grant.keyId), () => undefined);
+    const { presence } = grant;
+    const isRoom = channel.kind === "presence" && !channel.isPattern;
+    if (isRoom && presence === undefined) throw new Refusal("noPresenceId");
+    const subscription = this.hub.subscribe(session, channel.appId, channel.name, grant.keyId);
+    return this.untilEffective(subscription, () =>
+      after(this.broker.subscribe(channel.appId, channel.name), () => {
+        if (!this.isLive(subscription) || !isRoom || presence === undefined) return undefined;
+        return this.join(subscription, channel.appId, channel.name, presence, lists);
+      }),
+    );
   }
 
   /** Harmless when not subscribed. */
@@ -167,13 +188,18 @@ export class Node {
    * @param ext JSON text of an object
    * @throws Refusal
    */
-  publish(grant: Grant, channel: Channel, data: string, ext?: string): MaybePromise<void> {
-    if (this.hub.isBusy(grant.appId)) throw new Refusal("busy", [channel]);
+  publish(grant: Grant, channel: Channel, data: string, ext?: string): MaybePromise<unknown> {
+    const traffic = this.trafficOf(grant.appId);
+    // What the broker has not taken will wait for delivery as well. PUB-9
+    if (this.hub.isBusy(grant.appId, traffic.untaken, traffic.untakenLength)) {
+      throw new Refusal("busy", [channel]);
+    }
     if (isPresence(channel) && claimsMembership(data)) throw new Refusal("membershipPublish");
-    this.trafficOf(grant.appId).published++;
+    traffic.published++;
     // It is kept until its slowest subscriber has it, and is part of a request that may be large.
     const ownExt = ext === undefined ? undefined : ownText(ext);
-    return this.send(grant.appId, ownText(channel), ownText(data), ownExt);
+    const taken = this.send(grant.appId, ownText(channel), ownText(data), ownExt);
+    return taken instanceof Promise ? untilTaken(taken, traffic, data.length) : taken;
   }
 
   /**
@@ -192,8 +218,8 @@ export class Node {
    * in others, and may subscribe again. SUB-8
    */
   disconnect(session: Session, appId: AppId): void {
-    const error = new Refusal("disconnected").toBayeux();
-    this.endSubscriptionsOf(session, ({ name }) => (appOf(name) === appId ? error : undefined));
+    const reason = new Refusal("disconnected");
+    this.endSubscriptionsOf(session, ({ name }) => (appOf(name) === appId ? reason : undefined));
   }
 
   /** Who is subscribed to what at this node. */
@@ -218,14 +244,63 @@ export class Node {
     await this.broker.close();
   }
 
-  private hear(
-    session: Session,
-    channel: ParsedChannel,
-    keyId: KeyId | undefined,
-    presenceId?: string,
-  ): MaybePromise<void> {
-    const isFirst = this.hub.subscribe(session, channel.appId, channel.name, keyId, presenceId);
-    return isFirst ? this.broker.subscribe(channel.appId, channel.name) : undefined;
+  /**
+   * A subscription that fails before it was ever acknowledged goes, unless another request still
+   * waits for it.
+   */
+  private untilEffective<T>(
+    subscription: Subscription,
+    work: () => MaybePromise<T>,
+  ): MaybePromise<T> {
+    subscription.waiting++;
+    const done = orUndo(work, () => {
+      subscription.waiting--;
+      const { session, name, isEffective, waiting } = subscription;
+      const isGone = session.subscriptions.get(name) !== subscription;
+      if (!isEffective && waiting === 0 && !isGone) this.unsubscribe(session, name);
+    });
+    return after(done, (result) => {
+      subscription.waiting--;
+      subscription.isEffective = true;
+      return result;
+    });
+  }
+
+  /**
+   * False when its client has unsubscribed meanwhile.
+   * @throws Refusal when the server has ended it
+   */
+  private isLive(subscription: Subscription): boolean {
+    const { session, name } = subscription;
+    const ending = this.endings.get(subscription);
+    if (ending !== undefined) throw ending;
+    if (session.hasEnded) throw new Refusal("unknownClient", [session.clientId]);
+    return session.subscriptions.get(name) === subscription;
+  }
+
+  /** Heard first, joined then: no change that follows the list can be missed. PRES-3, PRES-4 */
+  private join(
+    subscription: Subscription,
+    appId: AppId,
+    channel: Channel,
+    member: Member,
+    lists: ListBudget,
+  ): MaybePromise<Joined | undefined> {
+    this.hub.hold(subscription);
+    const release = (position?: Position): void => this.hub.release(subscription, appId, position);
+    return orUndo(
+      () => {
+        const { clientId } = subscription.session;
+        const joined = this.presence.join(appId, channel, clientId, member, lists.left);
+        return after(joined, ({ list, position }) => {
+          if (!this.isLive(subscription)) return undefined;
+          subscription.presenceId = member.id;
+          lists.left -= list.length;
+          return { list, release: () => release(position) };
+        });
+      },
+      () => release(),
+    );
   }
 
   private send(
@@ -233,10 +308,24 @@ export class Node {
     channel: Channel,
     data: string,
     ext: string | undefined,
-  ): MaybePromise<void> {
+    isMembership?: boolean,
+  ): MaybePromise<Position> {
     const id = `${this.id}-${(++this.publications).toString(36)}`;
-    const publication: Publication = { id, channel, data, ext };
+    const publication: Publication = { id, channel, data, ext, isMembership };
     return this.broker.publish(appId, publication);
+  }
+
+  private announce(
+    appId: AppId,
+    channel: Channel,
+    data: string,
+  ): MaybePromise<Position | undefined> {
+    const sent = this.send(appId, channel, data, undefined, true);
+    if (!(sent instanceof Promise)) return sent;
+    return sent.catch((error: unknown) => {
+      this.logFault(error, "announce presence");
+      return undefined;
+    });
   }
 
   private afterEnd(session: Session, reason: EndReason): void {
@@ -250,8 +339,8 @@ export class Node {
     appIds: ReadonlySet<string>,
     keyIds: ReadonlySet<KeyId | undefined>,
   ): Promise<void> {
-    const appGone = new Refusal("unknownApplication").toBayeux();
-    const keyGone = new Refusal("revokedKey").toBayeux();
+    const appGone = new Refusal("unknownApplication");
+    const keyGone = new Refusal("revokedKey");
     await inSlices(this.sessions.values(), (session) => {
       this.endSubscriptionsOf(session, ({ name, keyId }) => {
         if (appIds.has(appOf(name))) return appGone;
@@ -260,19 +349,20 @@ export class Node {
     });
   }
 
-  /** @param errorOf why a subscription ends; undefined: it does not */
+  /** @param reasonOf why a subscription ends; undefined: it does not */
   private endSubscriptionsOf(
     session: Session,
-    errorOf: (subscription: Subscription) => string | undefined,
+    reasonOf: (subscription: Subscription) => Refusal | undefined,
   ): void {
     const { clientId, encoder } = session;
     const texts: string[] = [];
     for (const subscription of session.subscriptions.values()) {
-      const error = errorOf(subscription);
-      if (error === undefined) continue;
+      const reason = reasonOf(subscription);
+      if (reason === undefined) continue;
       const { name } = subscription;
+      if (subscription.waiting > 0) this.endings.set(subscription, reason);
       this.unsubscribe(session, name);
-      texts.push(encoder.subscriptionEnded(clientId, name, error));
+      texts.push(encoder.subscriptionEnded(clientId, name, reason.toBayeux()));
     }
     for (const batch of batchesOf(texts, encoder.join)) session.deliver(batch);
   }
@@ -280,7 +370,12 @@ export class Node {
   private trafficOf(appId: AppId): Traffic {
     let traffic = this.traffic.get(appId);
     if (traffic === undefined) {
-      traffic = { published: 0, reported: { at: performance.now(), published: 0, delivered: 0 } };
+      traffic = {
+        published: 0,
+        untaken: 0,
+        untakenLength: 0,
+        reported: { at: performance.now(), published: 0, delivered: 0 },
+      };
       this.traffic.set(appId, traffic);
     }
     return traffic;
@@ -313,10 +408,24 @@ export class Node {
     }
   }
 
-  /** Work that nobody waits for: its failure is logged. */
+  /** Work that nobody waits for. */
   private supervise(work: MaybePromise<unknown>, what: string): void {
-    if (work instanceof Promise) work.catch((error: unknown) => this.parts.logError(error, what));
+    if (work instanceof Promise) work.catch((error: unknown) => this.logFault(error, what));
   }
+
+  /** A broker that is unavailable says so itself, once; what it refuses can be much. */
+  private logFault(error: unknown, what: string): void {
+    if (!(error instanceof Refusal)) this.parts.logError(error, what);
+  }
+}
+
+function untilTaken<T>(taken: Promise<T>, traffic: Traffic, length: number): Promise<T> {
+  traffic.untaken++;
+  traffic.untakenLength += length;
+  return taken.finally(() => {
+    traffic.untaken--;
+    traffic.untakenLength -= length;
+  });
 }
 
 function rate(count: number, seconds: number): number {

@@ -12,6 +12,7 @@ import { OidcLogin } from "./auth/oidc.js";
 import { basicLogin } from "./auth/password.js";
 import { Bayeux } from "./bayeux.js";
 import { createMemoryBroker } from "./broker/memory.js";
+import { createRedisBroker } from "./broker/redis.js";
 import type { Config } from "./config.js";
 import type { AdminParts } from "./http/admin.js";
 import { createApp } from "./http/app.js";
@@ -20,6 +21,7 @@ import { LocalLive } from "./live.js";
 import { Node } from "./node.js";
 import type { Log } from "./observe.js";
 import { createMemoryPresence } from "./presence/memory.js";
+import { type Log as LogWith, RedisHosts } from "./redis/hosts.js";
 import { RefusalLog } from "./refusals.js";
 import type { Session } from "./session.js";
 import { openStore } from "./storage/sql.js";
@@ -68,9 +70,14 @@ export async function startServer(
     prepare: () => addDevApplication(store, config.devApplication),
   });
   await keys.load();
+  const logWith: LogWith = (level, message, fields) => log[level](fields, message);
+  const redis = config.redis && new RedisHosts(config.redis, logWith);
 
   const node = new Node({
-    createBroker: createMemoryBroker,
+    createBroker: (handler) =>
+      redis === undefined
+        ? createMemoryBroker(handler)
+        : createRedisBroker(redis, handler, logWith),
     createPresence: (announce) => createMemoryPresence(limits, announce),
     limits,
     // Twice what a connect is held: a client that is one whole connect late still finds it.
@@ -80,6 +87,8 @@ export async function startServer(
       const level = reason === "overflow" ? "warn" : "debug";
       log[level]({ client: session.hash, reason }, "session ended");
     },
+    onLoss: (app) =>
+      log.warn({ app }, "publications were lost: more was published than could be delivered"),
     logError,
   });
   const refusals = new RefusalLog((appId) => keys.knowsApp(appId));
@@ -126,7 +135,7 @@ export async function startServer(
     authorize,
     publish: (grant, channel, data) => node.publish(grant, channel, data),
     maxBodyBytes: limits.messageBytes,
-    log: (level, message, fields) => log[level](fields, message),
+    log: logWith,
     build,
     checks: {
       database: () =>
@@ -171,10 +180,15 @@ export async function startServer(
   });
   await app.ready();
   const release = async (): Promise<void> => {
+    // It may have to wait for a host that stands still.
+    const closed = redis?.close();
     await app.close();
     await keys.close();
     await store.close();
+    await closed;
   };
+  // Who is sent here finds the brokers connected; one that is down keeps nobody from starting.
+  await redis?.tried();
   let port: number;
   try {
     port = await listen(app.server, config);

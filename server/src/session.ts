@@ -16,6 +16,17 @@ export interface Publication {
   readonly channel: Channel;
   readonly data: string;
   readonly ext?: string | undefined;
+  /** It says who came to a presence channel or left it: the server's own word. */
+  readonly isMembership?: boolean | undefined;
+}
+
+/**
+ * A publication's place in the sequence that its broker keeps. Only those of one epoch can be
+ * compared; all publications of one channel have the same, unless the broker lost its memory.
+ */
+export interface Position {
+  readonly epoch: string;
+  readonly seq: number;
 }
 
 /** How a session's protocol writes what the server tells its client. */
@@ -37,8 +48,15 @@ export interface Subscription {
   presenceId: string | undefined;
   /** Sequence number of the last publication that this subscription does not hear. */
   readonly since: number;
-  /** Publications after `from` up to `to` that it does not hear either: its own change of id. */
-  deaf?: { readonly from: number; readonly to: number };
+  /**
+   * Its client was given the list of a presence channel's members as it was at this position: it
+   * does not hear of changes up to there, its own among them.
+   */
+  snapshot?: Position;
+  /** It has been acknowledged: whatever fails from now on, it stays. */
+  isEffective: boolean;
+  /** How many subscribes wait for it to become effective. */
+  waiting: number;
 }
 
 /** A request that waits for events: a held `/meta/connect`. */
@@ -215,6 +233,14 @@ export class Session implements Receiver {
       case "ended":
         return;
     }
+  }
+
+  /**
+   * It did not get something that it should have, and will not: a client that counts notices by
+   * the next `sentCount`. CON-11
+   */
+  miss(): void {
+    this.sent++;
   }
 
   /** From now on `connection` pushes this session's events, beginning with all that waited. */

@@ -7,6 +7,7 @@ import { pino } from "pino";
 import { WebSocket } from "ws";
 import { readConfig } from "../src/config.js";
 import { type RunningServer, startServer } from "../src/server.js";
+import { TestRedis } from "./redis.js";
 
 /** A Bayeux message as it came over the wire. */
 export type Message = { readonly [field: string]: unknown } & {
@@ -35,6 +36,21 @@ export interface TestServer extends RunningServer {
   readonly logged: string[];
 }
 
+/** `PANDAPUSH_TEST_BROKER=redis`: servers of the tests use the broker on Redis. */
+const isOnRedis = process.env.PANDAPUSH_TEST_BROKER === "redis";
+let redis: Promise<TestRedis> | undefined;
+let redisUsers = 0;
+
+/** A Redis host of its own for each server, as far as keys and topics go. */
+async function redisVariables(): Promise<Record<string, string>> {
+  if (!isOnRedis) return {};
+  redis ??= TestRedis.start();
+  redisUsers++;
+  return { REDIS_HOSTS: (await redis).address, REDIS_PREFIX: `test${redisUsers}:` };
+}
+
+let servers = 0;
+
 /**
  * Starts a server with an empty database and one application (`appId`, `keyId`, `secret`).
  * @param environment further variables, as an operator would set them
@@ -43,6 +59,7 @@ export async function startTestServer(
   environment: Record<string, string> = {},
 ): Promise<TestServer> {
   const directory = mkdtempSync(join(tmpdir(), "pandapush-test-"));
+  servers++;
   const { config } = readConfig({
     PORT: "0",
     HOST: "127.0.0.1",
@@ -51,6 +68,7 @@ export async function startTestServer(
     DEV_KEY_ID: keyId,
     DEV_KEY_SECRET: secret,
     DRAIN_MS: "500",
+    ...(await redisVariables()),
     ...environment,
   });
   const logged: string[] = [];
@@ -63,6 +81,10 @@ export async function startTestServer(
     pushUrl: `http://127.0.0.1:${server.port}/push`,
     async close() {
       await server.close();
+      if (--servers === 0) {
+        await (await redis)?.stop();
+        redis = undefined;
+      }
       rmSync(directory, { recursive: true, force: true });
     },
   };

@@ -163,12 +163,12 @@ function publishRoute(parts: BackendParts): Route<BackendUser> {
           const taken = publish(grant, channel as Channel, data);
           const done: Outcome = { channel, successful: true };
           outcomes.push(
-            taken === undefined
-              ? done
-              : inTime(taken, publishTimeoutMs).then(
+            taken instanceof Promise
+              ? inTime(taken, publishTimeoutMs).then(
                   () => done,
                   (error: unknown) => failed(channel, error, credentials.key),
-                ),
+                )
+              : done,
           );
         } catch (error) {
           outcomes.push(failed(channel, error, credentials.key));

@@ -13,7 +13,7 @@ export interface PublishParts {
    * Hands JSON text to the broker; done when the broker has taken it.
    * @throws Refusal (or a promise rejected with it)
    */
-  readonly publish: (grant: Grant, channel: Channel, dataJson: string) => MaybePromise<void>;
+  readonly publish: (grant: Grant, channel: Channel, dataJson: string) => MaybePromise<unknown>;
   readonly maxBodyBytes: number;
   /** After how long a broker that does not answer becomes a 503; default 10,000 ms. */
   readonly publishTimeoutMs?: number;
@@ -48,7 +48,7 @@ export function routePublish(app: FastifyInstance, parts: PublishParts): void {
     const body = await readBody(request.raw, parts.maxBodyBytes);
     const grant = await parts.authorize("publish", channel, credentials);
     const published = parts.publish(grant, channel, dataOf(type ?? "json", body));
-    if (published !== undefined) await inTime(published, parts.publishTimeoutMs);
+    if (published instanceof Promise) await inTime(published, parts.publishTimeoutMs);
     await endOfTurn();
     return reply.type("text/plain; charset=utf-8").send("OK");
   });
@@ -192,7 +192,7 @@ function tooLarge(maxBytes: number): Refusal {
 }
 
 /** A broker that never answers must not hold the request for ever. */
-export async function inTime(published: Promise<void>, timeoutMs = 10_000): Promise<void> {
+export async function inTime(published: Promise<unknown>, timeoutMs = 10_000): Promise<void> {
   let timer: NodeJS.Timeout | undefined;
   const deadline = new Promise<never>((_resolve, reject) => {
     const late = new Refusal(

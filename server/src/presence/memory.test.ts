@@ -2,7 +2,7 @@ import type { AppId, Channel } from "@pandapush/protocol";
 import { describe, expect, test } from "vitest";
 import { Refusal } from "../errors.js";
 import { createMemoryPresence } from "./memory.js";
-import { maxListLength, type Presence } from "./presence.js";
+import { maxListLength, type Presence, type Snapshot } from "./presence.js";
 
 const app = "app" as AppId;
 const room = "/app/presence/room" as Channel;
@@ -15,12 +15,13 @@ class Channels {
   readonly announced: string[] = [];
   readonly presence: Presence = createMemoryPresence(limits, (_appId, _channel, data) => {
     this.announced.push(data);
+    return undefined;
   });
 
   /** The list, or the code of the refusal. */
   join(id: string, clientId = id, json = `{"id":${JSON.stringify(id)}}`, allowed = maxListLength) {
     try {
-      return this.presence.join(app, room, clientId, { id, json }, allowed) as string;
+      return (this.presence.join(app, room, clientId, { id, json }, allowed) as Snapshot).list;
     } catch (error) {
       if (error instanceof Refusal) return error.code;
       throw error;

@@ -1,5 +1,7 @@
 import type { Channel } from "@pandapush/protocol";
 import { Refusal } from "../errors.js";
+import { after, type MaybePromise } from "../maybe-promise.js";
+import type { Position } from "../session.js";
 import { type Announce, maxListLength, type Presence } from "./presence.js";
 
 export interface PresenceLimits {
@@ -21,6 +23,8 @@ interface Room {
   readonly idOfSession: Map<string, string>;
   /** Characters of the list of members. */
   listLength: number;
+  /** Of the last change that was announced; the list has all up to there. */
+  position: MaybePromise<Position | undefined>;
 }
 
 export function createMemoryPresence(limits: PresenceLimits, announce: Announce): Presence {
@@ -37,7 +41,8 @@ export function createMemoryPresence(limits: PresenceLimits, announce: Announce)
     room.members.delete(id);
     room.listLength -= lengthInList(present.entry);
     if (room.members.size === 0) rooms.delete(channel);
-    announce(appId, channel, `{"unsubscribe":{${JSON.stringify(id)}:null}}`);
+    room.position = announce(appId, channel, `{"unsubscribe":{${JSON.stringify(id)}:null}}`);
+    return room.position;
   };
 
   return {
@@ -64,20 +69,27 @@ export function createMemoryPresence(limits: PresenceLimits, announce: Announce)
       if (before?.idOfSession.get(clientId) !== member.id) leave(appId, channel, clientId);
       let room = rooms.get(channel);
       if (room === undefined) {
-        room = { members: new Map(), idOfSession: new Map(), listLength: emptyListLength };
+        room = {
+          members: new Map(),
+          idOfSession: new Map(),
+          listLength: emptyListLength,
+          position: undefined,
+        };
         rooms.set(channel, room);
       }
       room.idOfSession.set(clientId, member.id);
       const present = room.members.get(member.id);
       if (present === undefined) {
         room.members.set(member.id, { entry, sessions: new Set([clientId]) });
-        announce(appId, channel, `{"subscribe":{${entry}}}`);
+        room.position = announce(appId, channel, `{"subscribe":{${entry}}}`);
       } else {
         present.entry = entry;
         present.sessions.add(clientId);
       }
       room.listLength += growth;
-      return listOf(room);
+      // As it is now: whoever comes while the announcement is under way is announced behind it.
+      const list = listOf(room);
+      return after(room.position, (position) => ({ list, position }));
     },
     leave,
     members: (_appId, channel) => listOf(rooms.get(channel)),

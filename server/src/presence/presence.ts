@@ -1,5 +1,6 @@
 import type { AppId, Channel } from "@pandapush/protocol";
 import type { MaybePromise } from "../maybe-promise.js";
+import type { Position } from "../session.js";
 
 /** A user on a presence channel, present by one or more sessions. */
 export interface Member {
@@ -14,8 +15,23 @@ export interface Member {
  */
 export const maxListLength = 3 * 1_048_576;
 
-/** Publishes a change of membership, `{"subscribe":{…}}` or `{"unsubscribe":{…}}`, as JSON text. */
-export type Announce = (appId: AppId, channel: Channel, data: string) => void;
+/**
+ * Publishes a change of membership, `{"subscribe":{…}}` or `{"unsubscribe":{…}}`, as JSON text.
+ * @returns where it stands among the channel's publications; undefined when it could not be published
+ */
+export type Announce = (
+  appId: AppId,
+  channel: Channel,
+  data: string,
+) => MaybePromise<Position | undefined>;
+
+/** Who is on a channel, at one moment. */
+export interface Snapshot {
+  /** All members as JSON text: `{"<id>":{…},…}` */
+  readonly list: string;
+  /** Changes announced up to here are in the list. */
+  readonly position: Position | undefined;
+}
 
 /** Who is on which presence channel. PRES-1 to PRES-8 */
 export interface Presence {
@@ -24,7 +40,7 @@ export interface Presence {
    * Announced only when nobody with this id was present; the newest presence object is kept.
    * A session that was present under another id leaves it first.
    * @param listLength how long the list may be that it returns; nothing is changed for a longer one
-   * @returns all members, the new one included, as JSON text: `{"<id>":{…},…}`
+   * @returns all members, the new one included
    * @throws Refusal `presenceTooLarge`, `presenceFull`, `batchTooLong`
    */
   join(
@@ -33,10 +49,10 @@ export interface Presence {
     clientId: string,
     member: Member,
     listLength: number,
-  ): MaybePromise<string>;
+  ): MaybePromise<Snapshot>;
   /** Announced when this was the id's last session. Harmless for a session that is not present. */
-  leave(appId: AppId, channel: Channel, clientId: string): MaybePromise<void>;
-  /** Everyone on the channel, as `join` returns it. */
+  leave(appId: AppId, channel: Channel, clientId: string): MaybePromise<unknown>;
+  /** Everyone on the channel, as the list that `join` gives. */
   members(appId: AppId, channel: Channel): MaybePromise<string>;
   /** How many ids are on each of the channels, in their order. */
   counts(appId: AppId, channels: readonly Channel[]): MaybePromise<readonly number[]>;
