@@ -30,25 +30,32 @@ import {
 import type { Authorize } from "./auth/authorize.js";
 import { Refusal } from "./errors.js";
 import { after, inTurn, type MaybePromise } from "./maybe-promise.js";
-import { type Joined, type ListBudget, maxListLength, type Node } from "./node.js";
-import type { Encoder, Session, Waiter } from "./session.js";
+import { maxListLength, type Node } from "./node.js";
+import {
+  type ClientSession,
+  type Encoder,
+  type Joined,
+  type ListBudget,
+  type Outcome,
+  Session,
+  type Sessions,
+  type Subscribed,
+  type Waiter,
+} from "./session.js";
 import type { Origin, PushConnection } from "./transports/transport.js";
 
 /** What messages come by: one WebSocket, or one HTTP request. */
 export interface Source extends Origin {
   /** Events are pushed here once a connect has bound a session to it; HTTP requests have none. */
   readonly push: PushConnection | undefined;
-  /** The session that the last connect bound; kept here by `Bayeux`. */
-  session: Session | undefined;
+  /** The session that the last connect bound; kept here by `Bayeux`. Its own node's, if it pushes. */
+  session: ClientSession | undefined;
   /** What it asked for and the broker has not confirmed yet; kept here by `Bayeux`. */
   underWay?: UnderWay | undefined;
   /** It was closed while its batch waited: nothing may be bound to it or held. */
   isGone: boolean;
-  /**
-   * Sends the replies of one batch.
-   * @param lost to be called when they did not reach the kernel
-   */
-  respond(text: string, lost: (() => void) | undefined): void;
+  /** Sends the replies of one batch. */
+  respond(text: string, outcome: Outcome | undefined): void;
 }
 
 export interface BayeuxOptions {
@@ -72,6 +79,9 @@ const underWayOverhead = 256;
 /** Refused handshakes are repeated after this long, plus up to as much again. HS-5 */
 const handshakeRetryMs = 5_000;
 
+/** A connect that could not reach its session is repeated after this long, plus up to as much again. */
+const outageRetryMs = 1_000;
+
 /** Clients of a node that shuts down return after this long, plus up to as much again. */
 const drainRetryMs = 1_000;
 
@@ -94,8 +104,8 @@ interface Batch {
   readonly replies: string[];
   /** Settled when those are answered. */
   readonly unanswered: Promise<void>[];
-  readonly connects: { readonly request: ConnectRequest; readonly session: Session }[];
-  readonly disconnected: Session[];
+  readonly connects: { readonly request: ConnectRequest; readonly session: ClientSession }[];
+  readonly disconnected: ClientSession[];
   /** Presence lists that its replies hold. */
   readonly joined: Joined[];
   readonly lists: ListBudget;
@@ -116,15 +126,14 @@ interface UnderWay {
 /** A subscribe that was begun, for one name. */
 interface Begun {
   readonly name: string;
-  readonly isNew: boolean;
-  readonly done: MaybePromise<unknown>;
+  readonly done: MaybePromise<Subscribed>;
 }
 
 /** The replies of a batch whose connects are held. */
 interface HeldResponse {
   readonly source: Source;
   readonly replies: string[];
-  readonly losses: (() => void)[];
+  readonly outcomes: Outcome[];
   unanswered: number;
 }
 
@@ -134,18 +143,19 @@ class HeldConnect implements Waiter {
     private readonly bayeux: Bayeux,
     private readonly response: HeldResponse,
     private readonly request: ConnectRequest,
-    private readonly session: Session,
   ) {}
 
   get source(): Source {
     return this.response.source;
   }
 
-  answer(events: readonly string[], lost: () => void): void {
-    this.response.losses.push(lost);
-    // Of what stands before this reply; the events stand behind it. CON-11
-    const sent = this.session.isCounting ? this.session.sentCount - events.length : undefined;
+  answer(events: readonly string[], sent: number | undefined, outcome: Outcome): void {
+    this.response.outcomes.push(outcome);
     this.bayeux.answerHeld(this.response, this.request, sent, events);
+  }
+
+  refuse(error: unknown): void {
+    this.bayeux.refuseHeld(this.response, this.request, error);
   }
 }
 
@@ -156,6 +166,7 @@ export class Bayeux {
 
   constructor(
     private readonly node: Node,
+    private readonly sessions: Sessions,
     private readonly authorize: Authorize,
     private readonly options: BayeuxOptions,
   ) {}
@@ -176,9 +187,11 @@ export class Bayeux {
       joined: [],
       lists: { left: maxListLength },
     };
-    return after(
-      inTurn(requests, (request) => this.handle(batch, request)),
-      () => this.finishInTurn(batch),
+    return after(this.sessions.ready(), () =>
+      after(
+        inTurn(requests, (request) => this.handle(batch, request)),
+        () => this.finishInTurn(batch),
+      ),
     );
   }
 
@@ -196,13 +209,22 @@ export class Bayeux {
     if (session === undefined) return;
     source.session = undefined;
     session.forget(source);
-    if (source.push !== undefined) session.detach(source.push);
+    if (source.push !== undefined && session instanceof Session) session.detach(source.push);
   }
 
-  /** A stream opened for this client; unknown ids are streams on which nothing comes. TR-ES-2 */
-  attach(source: Source, clientId: string): void {
-    const session = this.node.findSession(clientId);
-    if (session !== undefined) this.bind(source, session);
+  /**
+   * A stream opened for this client; unknown ids are streams on which nothing comes. TR-ES-2
+   * One whose session cannot be found at the moment is closed: its client opens another one.
+   */
+  async attach(source: Source, clientId: string): Promise<void> {
+    try {
+      await this.sessions.ready();
+      const session = await this.sessions.fetch(clientId);
+      if (session !== undefined && !source.isGone) this.bind(source, session);
+    } catch (error) {
+      if (!(error instanceof Refusal)) this.options.logError(error, "attach a stream");
+      source.push?.close("goingAway");
+    }
   }
 
   /** From now on connects are answered at once, with an interval that spreads the clients' return. */
@@ -317,10 +339,18 @@ export class Bayeux {
     if (!(error instanceof Refusal)) this.options.logError(error, `handle ${request.kind}`);
     const asked = request.kind === "subscribe" ? this.asked.get(request) : request.channel;
     this.options.onRefusal(refusal, request.kind, asked);
-    return this.fail(request, reply, refusal.toBayeux(), refusal.help);
+    const isPassing = refusal.http === 503;
+    return this.fail(request, reply, refusal.toBayeux(), refusal.help, isPassing);
   }
 
-  private fail(request: Request, reply: Reply, error: string, detail: string): string {
+  /** @param isPassing the session may be there: its client shall try again and keep it */
+  private fail(
+    request: Request,
+    reply: Reply,
+    error: string,
+    detail: string,
+    isPassing = false,
+  ): string {
     switch (request.kind) {
       case "handshake":
         reply.version = bayeuxVersion;
@@ -331,7 +361,9 @@ export class Bayeux {
       case "connect":
         reply.clientId = undefined;
         // Spread, for after a restart all clients come at once. CON-6
-        reply.advice = { reconnect: "handshake", interval: Math.round(Math.random() * 1_000) };
+        reply.advice = isPassing
+          ? { reconnect: "retry", interval: spread(outageRetryMs) }
+          : { reconnect: "handshake", interval: Math.round(Math.random() * 1_000) };
         break;
       case "disconnect":
         reply.clientId = undefined;
@@ -363,13 +395,16 @@ export class Bayeux {
   }
 
   // MUST clientId, connectionType · MAY advice.timeout
-  private connect(batch: Batch, request: ConnectRequest): void {
+  private connect(batch: Batch, request: ConnectRequest): MaybePromise<void> {
     const { connectionType } = request;
     if (!connectionType) throw new Refusal("missingParameter", ["connectionType"]);
     if (!isConnectionType(connectionType)) {
       throw new Refusal("connectionTypes", [textOf(connectionType)]);
     }
-    batch.connects.push({ request, session: this.findSession(batch, request) });
+    const pushes = batch.source.push !== undefined;
+    return this.withSession(batch, request, pushes, (session) => {
+      batch.connects.push({ request, session });
+    });
   }
 
   // MUST clientId, subscription (a channel or an array) · MAY ext.auth
@@ -377,7 +412,18 @@ export class Bayeux {
     const names = readSubscription(request);
     this.asked.set(request, names[0]);
     if (names.length > this.options.batchMessages) throw new Refusal("batchTooLong");
-    const session = this.findSession(batch, request);
+    return this.withSession(batch, request, false, (session) =>
+      this.subscribeAll(batch, request, reply, session, names),
+    );
+  }
+
+  private subscribeAll(
+    batch: Batch,
+    request: SubscribeRequest,
+    reply: Reply,
+    session: ClientSession,
+    names: unknown[],
+  ): MaybePromise<void> {
     const lists: string[] = [];
     const begun: Begun[] = [];
     const begin = (name: unknown): MaybePromise<void> => {
@@ -386,18 +432,17 @@ export class Bayeux {
       return after(this.authorize("subscribe", name, request.auth), (grant) => {
         const channel = parseChannel(name);
         if (channel === undefined) throw new Refusal("invalidChannelName");
-        // It may have ended while its key was looked up.
-        if (session.hasEnded) throw new Refusal("unknownClient", [session.clientId]);
-        const isNew = !session.subscriptions.has(channel.name);
-        const subscribed = this.node.subscribe(session, channel, grant, batch.lists);
-        const done = after(subscribed, (joined) => {
-          if (joined === undefined) return;
-          batch.joined.push(joined);
-          lists.push(joined.list);
+        const done = after(session.subscribe(channel, grant, batch.lists), (subscribed) => {
+          const { joined } = subscribed;
+          if (joined !== undefined) {
+            batch.joined.push(joined);
+            lists.push(joined.list);
+          }
+          return subscribed;
         });
         // It may fail before the others are begun, when nobody looks yet.
         if (done instanceof Promise) done.catch(() => undefined);
-        begun.push({ name, isNew, done });
+        begun.push({ name, done });
       });
     };
     return after(
@@ -420,7 +465,7 @@ export class Bayeux {
    */
   private whenSubscribed(
     request: SubscribeRequest,
-    session: Session,
+    session: ClientSession,
     begun: readonly Begun[],
     refusal: unknown,
   ): MaybePromise<void> {
@@ -428,13 +473,14 @@ export class Bayeux {
       if (refusal !== undefined) throw refusal;
       return;
     }
-    return Promise.allSettled(begun.map(({ done }) => done)).then((results) => {
+    return Promise.allSettled(begun.map(({ done }) => done)).then(async (results) => {
       const first = results.findIndex(({ status }) => status === "rejected");
       const failed = results[first];
       if (failed?.status === "rejected") {
         this.asked.set(request, begun[first]?.name);
-        for (const { name, isNew } of begun.slice(first + 1)) {
-          if (isNew) this.node.unsubscribe(session, name);
+        for (const [index, result] of results.entries()) {
+          if (index < first || result.status === "rejected" || !result.value.isNew) continue;
+          await session.unsubscribe(begun[index]?.name ?? "");
         }
         throw failed.reason;
       }
@@ -443,24 +489,29 @@ export class Bayeux {
   }
 
   // MUST clientId, subscription
-  private unsubscribe(batch: Batch, request: UnsubscribeRequest, reply: Reply): void {
+  private unsubscribe(batch: Batch, request: UnsubscribeRequest, reply: Reply): MaybePromise<void> {
     const names = readSubscription(request);
-    const session = this.findSession(batch, request);
-    for (const name of names) {
-      if (typeof name !== "string" || !(isBayeuxName(name) || isBayeuxPattern(name))) {
-        throw new Refusal("invalidChannel", [textOf(name)]);
-      }
-      if (/^\/(?:meta|service)(?:\/|$)/.test(name)) throw new Refusal("forbiddenChannel", [name]);
-      this.node.unsubscribe(session, name);
-    }
-    reply.subscription = request.subscription;
-    batch.replies.push(encodeReply(reply));
+    return this.withSession(batch, request, false, (session) => {
+      const done = inTurn(names, (name) => {
+        if (typeof name !== "string" || !(isBayeuxName(name) || isBayeuxPattern(name))) {
+          throw new Refusal("invalidChannel", [textOf(name)]);
+        }
+        if (/^\/(?:meta|service)(?:\/|$)/.test(name)) throw new Refusal("forbiddenChannel", [name]);
+        return session.unsubscribe(name);
+      });
+      return after(done, () => {
+        reply.subscription = request.subscription;
+        batch.replies.push(encodeReply(reply));
+      });
+    });
   }
 
   // MUST clientId
-  private disconnect(batch: Batch, request: DisconnectRequest, reply: Reply): void {
-    batch.disconnected.push(this.findSession(batch, request));
-    batch.replies.push(encodeReply(reply));
+  private disconnect(batch: Batch, request: DisconnectRequest, reply: Reply): MaybePromise<void> {
+    return this.withSession(batch, request, false, (session) => {
+      batch.disconnected.push(session);
+      batch.replies.push(encodeReply(reply));
+    });
   }
 
   // MUST channel, data · MAY ext.auth, data.__auth. The clientId is not looked at. PUB-6
@@ -483,10 +534,10 @@ export class Bayeux {
     // Whoever sent the connect has left while its batch waited for a key. CON-8
     const held = source.isGone ? [] : connects;
     // One response for all of them: it leaves with the answer to the last.
-    const response = { source, replies, losses: [], unanswered: held.length };
+    const response = { source, replies, outcomes: [], unanswered: held.length };
     for (const { request, session } of held) {
       this.bind(source, session);
-      session.hold(new HeldConnect(this, response, request, session), this.holdMs(request));
+      session.hold(new HeldConnect(this, response, request), this.holdMs(request));
     }
     // The disconnect's own reply comes before that of a held connect, and before the close. DIS-2
     for (const session of disconnected) session.end("disconnect");
@@ -500,38 +551,61 @@ export class Bayeux {
     sent: number | undefined,
     events: readonly string[],
   ): void {
-    const { source, replies, losses } = response;
+    const { replies } = response;
     const reply = replyTo(request);
     reply.advice = this.advice(request.connectionType);
     if (sent !== undefined) reply.ext = `{"pandapush":{"sent":${sent}}}`;
     replies.push(encodeReply(reply));
     for (const event of events) replies.push(event);
+    this.afterHeld(response);
+  }
+
+  /** For `HeldConnect`. */
+  refuseHeld(response: HeldResponse, request: ConnectRequest, error: unknown): void {
+    response.replies.push(this.refuseMessage(request, replyTo(request), error));
+    this.afterHeld(response);
+  }
+
+  private afterHeld(response: HeldResponse): void {
     if (--response.unanswered > 0) return;
-    source.respond(encodeBatch(replies), () => {
-      for (const putBack of losses) putBack();
+    const { source, replies, outcomes } = response;
+    source.respond(encodeBatch(replies), (hasReached) => {
+      for (const outcome of outcomes) outcome(hasReached);
     });
   }
 
-  private bind(source: Source, session: Session): void {
+  private bind(source: Source, session: ClientSession): void {
     const previous = source.session;
     if (previous !== undefined && previous !== session) {
       previous.answerFrom(source);
-      if (source.push !== undefined) previous.detach(source.push);
+      if (source.push !== undefined && previous instanceof Session) previous.detach(source.push);
     }
     source.session = session;
-    if (source.push !== undefined) session.attach(source.push);
+    // It was fetched: what pushes is of the session's own node.
+    if (source.push !== undefined && session instanceof Session) session.attach(source.push);
     session.notice(source);
   }
 
-  private findSession({ disconnected }: Batch, request: Request): Session {
+  /** @param isPushed its events are to be pushed over the source */
+  private withSession(
+    { disconnected }: Batch,
+    request: Request,
+    isPushed: boolean,
+    use: (session: ClientSession) => MaybePromise<void>,
+  ): MaybePromise<void> {
     const { clientId } = request;
     if (!clientId) throw new Refusal("missingParameter", ["clientId"]);
-    const session = typeof clientId === "string" ? this.node.findSession(clientId) : undefined;
-    if (session === undefined || disconnected.includes(session)) {
+    const unknown = (): never => {
       throw new Refusal("unknownClient", [textOf(clientId)]);
-    }
-    requireNoError(request);
-    return session;
+    };
+    if (typeof clientId !== "string") return unknown();
+    const found = isPushed ? this.sessions.fetch(clientId) : this.sessions.find(clientId);
+    return after(found, (session) => {
+      if (session === undefined) return unknown();
+      if (disconnected.some((each) => each.clientId === clientId)) return unknown();
+      requireNoError(request);
+      return use(session);
+    });
   }
 
   private holdMs({ connectionType, timeoutMs }: ConnectRequest): number {

@@ -47,7 +47,11 @@ const name = (rest: string, appId: AppId = app): Channel => `/${appId}/public/${
 let made = 0;
 
 function newSession(connection: PushConnection): Session {
-  const session = new Session(`s${++made}`, encoder, undefined, limits, () => undefined);
+  const session = new Session(`s${++made}`, encoder, undefined, limits, {
+    subscribe: () => ({ isNew: true }),
+    unsubscribe: () => undefined,
+    ended: () => undefined,
+  });
   session.attach(connection);
   return session;
 }

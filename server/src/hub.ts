@@ -9,7 +9,8 @@
  */
 import type { AppId, Channel, KeyId, Pattern } from "@pandapush/protocol";
 import { expand } from "@pandapush/protocol";
-import type { Encoder, Position, Publication, Session, Subscription } from "./session.js";
+import type { MaybePromise } from "./maybe-promise.js";
+import type { Encoder, Floors, Position, Publication, Session, Subscription } from "./session.js";
 import { sliceMs } from "./slices.js";
 import { type Batch, batchesOf } from "./transports/transport.js";
 
@@ -70,6 +71,19 @@ class Gathered {
     );
   }
 
+  /**
+   * Whether another node has not delivered it already. Positions rise as they come, so the first
+   * one above its floor is the last that is compared with it.
+   */
+  isAbove(floors: Map<string, number>): boolean {
+    const { epoch, seq } = this.position;
+    const floor = floors.get(epoch);
+    if (floor === undefined) return true;
+    if (seq <= floor) return false;
+    floors.delete(epoch);
+    return true;
+  }
+
   /** Instead of `made`, a batch of this publication alone, the first such batch that was made. */
   shared(made: Batch): Batch {
     this.batch ??= made;
@@ -113,16 +127,28 @@ class Run {
     return batches;
   }
 
-  /** What a subscription hears of this run. */
+  /** What a subscription hears of this run. All of it is of one channel. */
   heardBy(subscription: Subscription): Run | undefined {
     const { gathered } = this;
-    const { since } = subscription;
+    const { since, until = Number.POSITIVE_INFINITY, floors } = subscription;
     const snapshot = this.hasMembership ? subscription.snapshot : undefined;
-    if (since < (gathered[0]?.seq ?? 0) && snapshot === undefined) return this;
-    if (since >= (gathered.at(-1)?.seq ?? 0)) return undefined;
+    const first = gathered[0]?.seq ?? 0;
+    const last = gathered.at(-1)?.seq ?? 0;
+    if (since < first && until >= last && snapshot === undefined && floors === undefined) {
+      return this;
+    }
+    if (since >= last || until < first) return undefined;
     const heard = gathered.filter(
-      (each) => each.seq > since && !(snapshot !== undefined && each.isIn(snapshot)),
+      (each) =>
+        each.seq > since &&
+        each.seq <= until &&
+        !(snapshot !== undefined && each.isIn(snapshot)) &&
+        (floors === undefined || each.isAbove(floors)),
     );
+    // A channel's publications are of one epoch; a pattern's are of as many as there are hosts.
+    if (floors?.size === 0 || (heard.length > 0 && !subscription.name.endsWith("*"))) {
+      delete subscription.floors;
+    }
     if (heard.length === gathered.length) return this;
     return heard.length === 0 ? undefined : new Run(heard);
   }
@@ -148,6 +174,11 @@ class App implements AppView {
   delivery: Generator<void, void> | undefined;
   waitingMessages = 0;
   waitingLength = 0;
+  /** The last of each epoch that was received, delivered or not. */
+  readonly positions = new Map<string, number>();
+  /** Told when everything up to a sequence number of the hub's is delivered. */
+  private deliveringUpTo: number | undefined;
+  private barriers: { readonly seq: number; readonly reached: () => void }[] = [];
   /** Who would have heard what is lost while so much waits. */
   readonly losing = new Set<Set<Subscription>>();
 
@@ -162,7 +193,25 @@ class App implements AppView {
       length += gathered.length;
     }
     this.gathering = taken.splice(count);
+    this.deliveringUpTo = taken.at(-1)?.seq;
     return taken;
+  }
+
+  /** Resolves when all that waits now is delivered. */
+  caughtUp(): MaybePromise<void> {
+    const last = this.gathering.at(-1)?.seq ?? this.deliveringUpTo;
+    if (last === undefined) return;
+    return new Promise((reached) => {
+      this.barriers.push({ seq: last, reached });
+    });
+  }
+
+  /** Everything up to this sequence number is delivered. */
+  reach(seq: number): void {
+    this.deliveringUpTo = undefined;
+    if (this.barriers.length === 0) return;
+    for (const barrier of this.barriers) if (barrier.seq <= seq) barrier.reached();
+    this.barriers = this.barriers.filter((barrier) => barrier.seq > seq);
   }
 
   audience(channel: Channel): Set<Subscription>[] {
@@ -192,6 +241,8 @@ interface Held {
 export class Hub {
   private readonly apps = new Map<AppId, App>();
   private readonly held = new Map<Session, Map<Channel | Pattern, Held>>();
+  /** What sessions hear that are on their way here from another node. */
+  private readonly arriving = new Map<Session, Set<Gathered>>();
   /** Applications with something to deliver, in the order of their turns. */
   private readonly ring = new Set<App>();
   private seq = 0;
@@ -215,7 +266,7 @@ export class Hub {
       session,
       name,
       keyId,
-      presenceId: undefined,
+      member: undefined,
       since: this.seq,
       isEffective: false,
       waiting: 0,
@@ -260,6 +311,60 @@ export class Hub {
     if (app !== undefined && heard !== undefined) this.deliver(app, session, heard);
   }
 
+  /** The session is on its way here: what it hears waits until it is `settle`d. */
+  expect(session: Session): void {
+    this.arriving.set(session, new Set());
+  }
+
+  /**
+   * It is here, and is given what came meanwhile.
+   * @param floors what the other node has received, which the session has
+   */
+  settle(session: Session, floors: Floors): void {
+    const waiting = this.arriving.get(session);
+    this.arriving.delete(session);
+    for (const subscription of session.subscriptions.values()) {
+      const floor = floors.get(appOf(subscription.name));
+      if (floor !== undefined && floor.size > 0) subscription.floors = new Map(floor);
+    }
+    const news = new Map<App, Gathered[]>();
+    for (const gathered of [...(waiting ?? [])].sort((a, b) => a.seq - b.seq)) {
+      const appId = appOf(gathered.publication.channel);
+      const app = this.apps.get(appId);
+      const floor = floors.get(appId);
+      if (app === undefined || (floor !== undefined && !gathered.isAbove(new Map(floor)))) continue;
+      const others = news.get(app);
+      if (others === undefined) news.set(app, [gathered]);
+      else others.push(gathered);
+    }
+    for (const [app, gathered] of news) this.deliver(app, session, new Run(gathered));
+  }
+
+  /**
+   * The session hears nothing that comes from now on. Resolves when it was given what came before.
+   * @returns by application, what that was
+   */
+  silence(session: Session): MaybePromise<Floors> {
+    const floors = new Map<AppId, ReadonlyMap<string, number>>();
+    const waits: Promise<void>[] = [];
+    for (const subscription of session.subscriptions.values()) {
+      subscription.until = this.seq;
+      const appId = appOf(subscription.name);
+      const app = this.apps.get(appId);
+      if (app === undefined || floors.has(appId)) continue;
+      floors.set(appId, new Map(app.positions));
+      const wait = app.caughtUp();
+      if (wait !== undefined) waits.push(wait);
+    }
+    // Lists of members are on their way to its client, or lost: it hears what waits for them.
+    for (const [name, held] of [...(this.held.get(session) ?? [])]) {
+      const subscription = session.subscriptions.get(name);
+      held.replies = 1;
+      if (subscription !== undefined) this.release(subscription, appOf(name));
+    }
+    return waits.length === 0 ? floors : Promise.all(waits).then(() => floors);
+  }
+
   /** @returns whether that was the last at this node */
   unsubscribe(session: Session, appId: AppId, name: Channel | Pattern): boolean {
     const subscription = session.subscriptions.get(name);
@@ -285,6 +390,7 @@ export class Hub {
   receive(appId: AppId, publication: Publication, position: Position): boolean {
     const app = this.apps.get(appId);
     if (app === undefined) return true;
+    app.positions.set(position.epoch, position.seq);
     const audience = app.audience(publication.channel);
     if (audience.length === 0) return true;
     if (this.isLosing(app)) return this.lose(app, audience);
@@ -411,6 +517,7 @@ export class Hub {
     }
     app.waitingMessages -= gathered.length;
     app.waitingLength -= lengthOf(gathered);
+    app.reach(gathered.at(-1)?.seq ?? 0);
     if (app.losing.size > 0 && !this.isBusyWith(app)) this.endLoss(app);
   }
 
@@ -456,7 +563,13 @@ export class Hub {
 
   private hear(run: Run, subscription: Subscription): Run | undefined {
     const heard = run.heardBy(subscription);
-    if (heard === undefined || this.held.size === 0) return heard;
+    if (heard === undefined || this.held.size + this.arriving.size === 0) return heard;
+    const arriving = this.arriving.get(subscription.session);
+    if (arriving !== undefined) {
+      if (arriving.size >= this.limits.backlogMessages) subscription.session.miss();
+      else for (const each of heard.gathered) arriving.add(each);
+      return undefined;
+    }
     const [first] = heard.gathered;
     // All of a run are of one channel when it is asked who hears it.
     const channel = first?.publication.channel;
@@ -487,6 +600,10 @@ export class Hub {
  */
 function audienceOf(gathered: readonly Gathered[] | undefined): readonly Set<Subscription>[] {
   return gathered?.at(-1)?.audience ?? [];
+}
+
+function appOf(name: Channel | Pattern): AppId {
+  return name.slice(1, name.indexOf("/", 1)) as AppId;
 }
 
 /** Those that are not yet effective miss nothing. */

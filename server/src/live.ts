@@ -176,7 +176,7 @@ export class LocalLive implements Live {
   disconnectUser(appId: AppId, presenceId: string): Promise<number> {
     return this.disconnectWhere(appId, (session) => {
       for (const each of subscriptionsIn(session, appId)) {
-        if (each.presenceId === presenceId) return true;
+        if (each.member?.id === presenceId) return true;
       }
       return false;
     });
@@ -314,10 +314,10 @@ function toConnection(session: Session, appId: AppId): Connection {
   const subscriptions: (Channel | Pattern)[] = [];
   const presence = new Set<string>();
   let subscriptionCount = 0;
-  for (const { name, presenceId } of subscriptionsIn(session, appId)) {
+  for (const { name, member } of subscriptionsIn(session, appId)) {
     subscriptionCount++;
     if (subscriptions.length < maxShownSubscriptions) subscriptions.push(name);
-    if (presenceId !== undefined && presence.size < maxShownIds) presence.add(presenceId);
+    if (member !== undefined && presence.size < maxShownIds) presence.add(member.id);
   }
   return {
     id: session.hash,
@@ -336,8 +336,8 @@ function shows(session: Session, appId: AppId, text: string): boolean {
   const has = (value: string | undefined): boolean => value?.toLowerCase().includes(text) === true;
   if (has(session.transport) || has(session.userAgent) || has(shownAddress(session))) return true;
   if (isPartOfHash(text) && has(session.hash)) return true;
-  for (const { name, presenceId } of subscriptionsIn(session, appId)) {
-    if (has(name) || has(presenceId)) return true;
+  for (const { name, member } of subscriptionsIn(session, appId)) {
+    if (has(name) || has(member?.id)) return true;
   }
   return false;
 }

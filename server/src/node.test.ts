@@ -209,14 +209,13 @@ describe("with a broker that takes its time", () => {
     };
     const ask = async (session: Session, name: Channel, id?: string) => {
       const presence = id === undefined ? {} : { presence: { id, json: `{"id":"${id}"}` } };
-      return node.subscribe(
+      const done = node.subscribe(
         session,
         channelOf(name),
         { appId: app, keyId: key, ...presence },
-        {
-          left: 1_000,
-        },
+        { left: 1_000 },
       );
+      return (await done).joined;
     };
     return { broker, node, connect, ask };
   }

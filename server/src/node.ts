@@ -10,18 +10,26 @@ import type { Broker, BrokerHandler } from "./broker/broker.js";
 import { Refusal } from "./errors.js";
 import { type AppView, Hub, type HubLimits } from "./hub.js";
 import { after, type MaybePromise, orUndo } from "./maybe-promise.js";
-import type { Announce, Member, Presence } from "./presence/presence.js";
+import type { Announce, Presence } from "./presence/presence.js";
 import {
+  type ClientSession,
   type Encoder,
   type EndReason,
+  type Floors,
+  type Joined,
+  type ListBudget,
+  type Member,
   type Position,
   type Publication,
   Session,
+  type SessionHome,
   type SessionLimits,
+  type Sessions,
+  type Subscribed,
   type Subscription,
 } from "./session.js";
 import { inSlices } from "./slices.js";
-import { batchesOf } from "./transports/transport.js";
+import { batchesOf, type Origin } from "./transports/transport.js";
 
 export { maxListLength } from "./presence/presence.js";
 
@@ -33,6 +41,8 @@ export interface NodeLimits extends HubLimits {
 }
 
 export interface NodeParts {
+  /** What this node is called among others; another one after it was declared dead. */
+  readonly identity?: { readonly id: string };
   /** Makes the broker, given what handles the publications that come back from it. */
   readonly createBroker: (handler: BrokerHandler) => Broker;
   readonly createPresence: (announce: Announce) => Presence;
@@ -56,23 +66,30 @@ interface Traffic {
   reported: { at: number; published: number; delivered: number };
 }
 
-/** What the replies to one request may still hold. */
-export interface ListBudget {
-  /** Characters of lists of members. LIM-7 */
-  left: number;
+/** What a session that goes to another node has subscribed to. */
+export interface Interest {
+  readonly name: Channel | Pattern;
+  readonly keyId: KeyId | undefined;
+  readonly member: Member | undefined;
 }
 
-/** A session is present on a channel. */
-export interface Joined {
-  /** All members as JSON text, `{"<id>":{…},…}` */
-  readonly list: string;
-  /** To be called when the list is on its way: what the session hears of the channel waits for that. */
-  readonly release: () => void;
+/** What it takes along. */
+export interface Baggage {
+  /** As it is at last: some may have ended since its interests were asked for. */
+  readonly interests: readonly Interest[];
+  /** What its client has been given, or is given by `waiting`. */
+  readonly floors: Floors;
+  readonly waiting: readonly string[];
+  readonly sent: number;
+  readonly isCounting: boolean;
+  /** When it began, in ms since 1970. */
+  readonly since: number;
+  readonly address: string | undefined;
+  readonly origin: Origin | undefined;
 }
 
-export class Node {
-  /** Part of every clientId and publication id made here, so that other nodes know whose they are. */
-  readonly id = randomText(5);
+export class Node implements SessionHome, Sessions {
+  private readonly ownId = randomText(5);
   private readonly sessions = new Map<string, Session>();
   private readonly addresses: AddressCounter;
   private readonly hub: Hub;
@@ -84,6 +101,11 @@ export class Node {
   private readonly statisticsTimer: NodeJS.Timeout;
   private readonly sessionLimits: SessionLimits;
   private publications = 0;
+
+  /** Part of every clientId and publication id made here, so that other nodes know whose they are. */
+  get id(): string {
+    return this.parts.identity?.id ?? this.ownId;
+  }
 
   constructor(private readonly parts: NodeParts) {
     this.sessionLimits = { ...parts.limits, expiryMs: parts.sessionExpiryMs };
@@ -122,7 +144,7 @@ export class Node {
       encoder,
       address,
       this.sessionLimits,
-      (ended, reason) => this.afterEnd(ended, reason),
+      this,
     );
     this.sessions.set(session.clientId, session);
     return session;
@@ -132,22 +154,31 @@ export class Node {
     return this.sessions.get(clientId);
   }
 
+  // A node that stands alone has all sessions that there are.
+
+  ready(): void {}
+
+  find(clientId: string): Session | undefined {
+    return this.sessions.get(clientId);
+  }
+
+  fetch(clientId: string): Session | undefined {
+    return this.sessions.get(clientId);
+  }
+
   get sessionCount(): number {
     return this.sessions.size;
   }
 
-  /**
-   * Effective when it returns (or resolves). Subscribing twice is the same as once.
-   * @param lists bounds the list of a presence channel's members, and is reduced by it
-   * @returns for a presence channel who is there; undefined if the client has left meanwhile
-   * @throws Refusal; a subscription that was not there before is then undone
-   */
+  /** For `Session.subscribe`. */
   subscribe(
     session: Session,
     channel: ParsedChannel,
     grant: Grant,
     lists: ListBudget,
-  ): MaybePromise<Joined | undefined> {
+  ): MaybePromise<Subscribed> {
+    // It may have ended while its key was looked up.
+    if (session.hasEnded) throw new Refusal("unknownClient", [session.clientId]);
     const { subscriptionsPerSession } = this.parts.limits;
     const isNew = !session.subscriptions.has(channel.name);
     if (isNew && session.subscriptions.size >= subscriptionsPerSession) {
@@ -158,26 +189,25 @@ export class Node {
       );
     }
     const { presence } = grant;
-    const isRoom = channel.kind === "presence" && !channel.isPattern;
-    if (isRoom && presence === undefined) throw new Refusal("noPresenceId");
+    const joins = isRoom(channel);
+    if (joins && presence === undefined) throw new Refusal("noPresenceId");
     const subscription = this.hub.subscribe(session, channel.appId, channel.name, grant.keyId);
-    return this.untilEffective(subscription, () =>
+    const joined = this.untilEffective(subscription, () =>
       after(this.broker.subscribe(channel.appId, channel.name), () => {
-        if (!this.isLive(subscription) || !isRoom || presence === undefined) return undefined;
-        return this.join(subscription, channel.appId, channel.name, presence, lists);
+        if (!this.isLive(subscription) || !joins || presence === undefined) return undefined;
+        return this.join(subscription, channel.appId, channel.name as Channel, presence, lists);
       }),
     );
+    return after(joined, (members) => ({ isNew, joined: members }));
   }
 
   /** Harmless when not subscribed. */
   unsubscribe(session: Session, name: string): void {
     const channel = parseChannel(name);
     if (channel === undefined || !session.subscriptions.has(channel.name)) return;
-    if (this.hub.unsubscribe(session, channel.appId, channel.name)) {
-      this.broker.unsubscribe(channel.appId, channel.name);
-    }
-    if (channel.kind === "presence" && !channel.isPattern) {
-      const left = this.presence.leave(channel.appId, channel.name, session.clientId);
+    this.stopHearing(session, channel.name);
+    if (isRoom(channel)) {
+      const left = this.presence.leave(channel.appId, channel.name as Channel, session.clientId);
       this.supervise(left, "leave presence");
     }
   }
@@ -222,6 +252,111 @@ export class Node {
     this.endSubscriptionsOf(session, ({ name }) => (appOf(name) === appId ? reason : undefined));
   }
 
+  /**
+   * What a session would need at another node. It makes no new subscriptions from now on.
+   * @param decided where it lives then. `Session.prepareToLeave`
+   */
+  async prepareToLeave(session: Session, decided: Promise<ClientSession>): Promise<Interest[]> {
+    session.prepareToLeave(decided);
+    await session.settled();
+    return interestsOf(session);
+  }
+
+  /**
+   * Ends a session here, to go on at another node. It stays present where it is: `forgetRooms`,
+   * or `leaveRooms` if it does not arrive.
+   * @throws Refusal `unknownClient` when it has ended meanwhile
+   */
+  async moveOut(session: Session): Promise<Baggage> {
+    const floors = await this.hub.silence(session);
+    if (session.hasEnded) throw new Refusal("unknownClient", [session.clientId]);
+    const interests = interestsOf(session);
+    const { isCounting, since, address, origin } = session;
+    const waiting = session.moveOut();
+    const sent = session.sentCount;
+    return { interests, floors, waiting, sent, isCounting, since, address, origin };
+  }
+
+  /**
+   * Begins to hear for a session that may come from another node.
+   * @returns resolves when it hears all; what it hears waits until `moveIn`
+   */
+  async expect(
+    clientId: string,
+    encoder: Encoder,
+    interests: readonly Interest[],
+  ): Promise<Session> {
+    const session = new Session(clientId, encoder, undefined, this.sessionLimits, this);
+    this.hub.expect(session);
+    try {
+      const effective: MaybePromise<void>[] = [];
+      for (const { name, keyId, member } of interests) {
+        const appId = appOf(name);
+        const subscription = this.hub.subscribe(session, appId, name, keyId);
+        subscription.member = member;
+        subscription.isEffective = true;
+        effective.push(this.broker.subscribe(appId, name));
+      }
+      await Promise.all(effective);
+      return session;
+    } catch (error) {
+      this.turnAway(session);
+      throw error;
+    }
+  }
+
+  /** It does not come. */
+  turnAway(session: Session): void {
+    this.hub.settle(session, new Map());
+    session.end("moved");
+  }
+
+  /** The session lives here from now on, and is present where it was. */
+  async moveIn(session: Session, baggage: Baggage): Promise<void> {
+    session.isCounting = baggage.isCounting;
+    session.since = baggage.since;
+    if (baggage.origin !== undefined) session.notice(baggage.origin);
+    session.moveIn(baggage.waiting, baggage.sent);
+    this.sessions.set(session.clientId, session);
+    const left = new Set(baggage.interests.map(({ name }) => name));
+    for (const name of [...session.subscriptions.keys()]) {
+      if (!left.has(name)) this.stopHearing(session, name);
+    }
+    this.hub.settle(session, baggage.floors);
+    const joins = roomsOf(baggage.interests).map(([appId, room, member]) =>
+      this.presence.adopt?.(appId, room, session.clientId, member),
+    );
+    const results = await Promise.allSettled(joins);
+    for (const result of results) {
+      if (result.status === "rejected") this.logFault(result.reason, "adopt presence");
+    }
+  }
+
+  /** Ends what a key permitted to this session, for it was revoked. */
+  endPermittedBy(session: Session, appId: AppId, keyId: KeyId | undefined): void {
+    const reason = new Refusal("revokedKey");
+    this.endSubscriptionsOf(session, (each) =>
+      appOf(each.name) === appId && each.keyId === keyId ? reason : undefined,
+    );
+  }
+
+  /** The session is present by another node now. */
+  forgetRooms(clientId: string, interests: readonly Interest[]): void {
+    for (const [appId, room] of roomsOf(interests)) this.presence.forget?.(appId, room, clientId);
+  }
+
+  /** The session is lost: it is present no more, unless by another node. */
+  leaveRooms(clientId: string, interests: readonly Interest[]): void {
+    for (const [appId, room] of roomsOf(interests)) {
+      this.supervise(this.presence.leave(appId, room, clientId), "leave presence");
+    }
+  }
+
+  /** Of all sessions that live here. */
+  clientIds(): string[] {
+    return [...this.sessions.keys()];
+  }
+
   /** Who is subscribed to what at this node. */
   view(appId: AppId): AppView | undefined {
     return this.hub.view(appId);
@@ -237,10 +372,14 @@ export class Node {
     return this.presence.counts(appId, channels);
   }
 
-  /** Ends all sessions. */
+  /** Ends all sessions that live here. */
+  endAll(reason: "shutdown" | "lost"): void {
+    for (const session of [...this.sessions.values()]) session.end(reason);
+  }
+
   async close(): Promise<void> {
     clearInterval(this.statisticsTimer);
-    for (const session of [...this.sessions.values()]) session.end("shutdown");
+    this.endAll("shutdown");
     await this.broker.close();
   }
 
@@ -294,13 +433,18 @@ export class Node {
         const joined = this.presence.join(appId, channel, clientId, member, lists.left);
         return after(joined, ({ list, position }) => {
           if (!this.isLive(subscription)) return undefined;
-          subscription.presenceId = member.id;
+          subscription.member = member;
           lists.left -= list.length;
           return { list, release: () => release(position) };
         });
       },
       () => release(),
     );
+  }
+
+  private stopHearing(session: Session, name: Channel | Pattern): void {
+    const appId = appOf(name);
+    if (this.hub.unsubscribe(session, appId, name)) this.broker.unsubscribe(appId, name);
   }
 
   private send(
@@ -328,10 +472,14 @@ export class Node {
     });
   }
 
-  private afterEnd(session: Session, reason: EndReason): void {
+  /** For `Session.end`. */
+  ended(session: Session, reason: EndReason): void {
     this.sessions.delete(session.clientId);
     this.addresses.remove(session.address);
-    for (const name of [...session.subscriptions.keys()]) this.unsubscribe(session, name);
+    for (const name of [...session.subscriptions.keys()]) {
+      if (reason === "moved") this.stopHearing(session, name);
+      else this.unsubscribe(session, name);
+    }
     this.parts.onSessionEnd?.(session, reason);
   }
 
@@ -432,8 +580,28 @@ function rate(count: number, seconds: number): number {
   return seconds > 0 ? Math.round((count / seconds) * 100) / 100 : 0;
 }
 
-function appOf(name: Channel | Pattern): string {
-  return name.slice(1, name.indexOf("/", 1));
+function appOf(name: string): AppId {
+  return name.slice(1, name.indexOf("/", 1)) as AppId;
+}
+
+function isRoom({ kind, isPattern }: ParsedChannel): boolean {
+  return kind === "presence" && !isPattern;
+}
+
+function roomsOf(interests: readonly Interest[]): [AppId, Channel, Member][] {
+  const rooms: [AppId, Channel, Member][] = [];
+  for (const { name, member } of interests) {
+    if (member !== undefined) rooms.push([appOf(name), name as Channel, member]);
+  }
+  return rooms;
+}
+
+function interestsOf(session: Session): Interest[] {
+  return Array.from(session.subscriptions.values(), ({ name, keyId, member }) => ({
+    name,
+    keyId,
+    member,
+  }));
 }
 
 function isPresence(channel: Channel): boolean {

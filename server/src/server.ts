@@ -10,9 +10,10 @@ import { createAuthorize, createIdentifyKey } from "./auth/authorize.js";
 import { KeyTable } from "./auth/keys.js";
 import { OidcLogin } from "./auth/oidc.js";
 import { basicLogin } from "./auth/password.js";
-import { Bayeux } from "./bayeux.js";
+import { Bayeux, bayeuxEncoder } from "./bayeux.js";
 import { createMemoryBroker } from "./broker/memory.js";
 import { createRedisBroker } from "./broker/redis.js";
+import { Cluster } from "./cluster/cluster.js";
 import type { Config } from "./config.js";
 import type { AdminParts } from "./http/admin.js";
 import { createApp } from "./http/app.js";
@@ -23,7 +24,7 @@ import type { Log } from "./observe.js";
 import { createMemoryPresence } from "./presence/memory.js";
 import { type Log as LogWith, RedisHosts } from "./redis/hosts.js";
 import { RefusalLog } from "./refusals.js";
-import type { Session } from "./session.js";
+import type { ClientSession } from "./session.js";
 import { openStore } from "./storage/sql.js";
 import type { Store } from "./storage/store.js";
 import { addressReader } from "./transports/address.js";
@@ -72,20 +73,24 @@ export async function startServer(
   await keys.load();
   const logWith: LogWith = (level, message, fields) => log[level](fields, message);
   const redis = config.redis && new RedisHosts(config.redis, logWith);
+  const cluster = redis && new Cluster(redis, logWith);
+  // Twice what a connect is held: a client that is one whole connect late still finds it.
+  const sessionExpiryMs = 2 * config.bayeux.timeoutMs + config.bayeux.intervalMs;
 
   const node = new Node({
+    ...(cluster === undefined ? {} : { identity: cluster.membership }),
     createBroker: (handler) =>
       redis === undefined
         ? createMemoryBroker(handler)
         : createRedisBroker(redis, handler, logWith),
     createPresence: (announce) => createMemoryPresence(limits, announce),
     limits,
-    // Twice what a connect is held: a client that is one whole connect late still finds it.
-    sessionExpiryMs: 2 * config.bayeux.timeoutMs + config.bayeux.intervalMs,
+    sessionExpiryMs,
     statisticsIntervalMs: config.statisticsIntervalMs,
     onSessionEnd: (session, reason) => {
       const level = reason === "overflow" ? "warn" : "debug";
       log[level]({ client: session.hash, reason }, "session ended");
+      cluster?.ended(session.clientId, reason === "moved");
     },
     onLoss: (app) =>
       log.warn({ app }, "publications were lost: more was published than could be delivered"),
@@ -99,7 +104,14 @@ export async function startServer(
   const live = new LocalLive(node, refusals);
 
   const authorize = createAuthorize(keys);
-  const bayeux = new Bayeux(node, authorize, {
+  const sessions = cluster?.join({
+    node,
+    encoder: bayeuxEncoder,
+    isAllowed: (appId, keyId) => keys.isInForce(appId, keyId),
+    clean: async () => undefined,
+    sessionExpiryMs,
+  });
+  const bayeux = new Bayeux(node, sessions ?? node, authorize, {
     ...config.bayeux,
     batchMessages: limits.batchMessages,
     onRefusal: (refusal, kind, channel) => {
@@ -110,7 +122,7 @@ export async function startServer(
     },
     logError,
   });
-  const onSlowConsumer = (session: Session | undefined): void => {
+  const onSlowConsumer = (session: ClientSession | undefined): void => {
     log.warn({ client: session?.hash }, "slow consumer disconnected");
   };
   const addressOf = addressReader(config.trustProxy);
@@ -179,9 +191,13 @@ export async function startServer(
     },
   });
   await app.ready();
+  const closeCluster = async (): Promise<void> => {
+    await cluster?.close();
+    await redis?.close();
+  };
   const release = async (): Promise<void> => {
     // It may have to wait for a host that stands still.
-    const closed = redis?.close();
+    const closed = closeCluster();
     await app.close();
     await keys.close();
     await store.close();
@@ -189,6 +205,7 @@ export async function startServer(
   };
   // Who is sent here finds the brokers connected; one that is down keeps nobody from starting.
   await redis?.tried();
+  await cluster?.start();
   let port: number;
   try {
     port = await listen(app.server, config);
@@ -210,6 +227,9 @@ export async function startServer(
       const closed = once(app.server, "close");
       app.server.close();
       bayeux.drain();
+      // Half of the time is for those who are not gone then.
+      const giveAwayUntil = deadline - config.drainMs / 2;
+      await cluster?.drain(giveAwayUntil);
       await node.close();
       websocket.close();
       await drained(app.server, closed, deadline);

@@ -65,8 +65,16 @@ interface Tested {
 
 function start(changes: Partial<SessionLimits> = {}): Tested {
   const ends: EndReason[] = [];
-  const session = new Session("client", encoder, undefined, { ...limits, ...changes }, (_, why) =>
-    ends.push(why),
+  const session = new Session(
+    "client",
+    encoder,
+    undefined,
+    { ...limits, ...changes },
+    {
+      subscribe: () => ({ isNew: true }),
+      unsubscribe: () => undefined,
+      ended: (_, why) => ends.push(why),
+    },
   );
   return { session, ends };
 }
@@ -86,9 +94,12 @@ function hold(session: Session, holdMs = 60_000, source: object = {}): Answered 
   session.hold(
     {
       source,
-      answer: (events, lost) => {
+      answer: (events, _sent, outcome) => {
         answers.push(events);
-        onLost = lost;
+        onLost = () => outcome(false);
+      },
+      refuse: (error) => {
+        throw error;
       },
     },
     holdMs,

@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto";
-import type { Channel, KeyId, Pattern } from "@pandapush/protocol";
+import type { AppId, Channel, Grant, KeyId, ParsedChannel, Pattern } from "@pandapush/protocol";
+import type { MaybePromise } from "./maybe-promise.js";
 import {
   type Batch,
   batchesOf,
@@ -45,9 +46,16 @@ export interface Subscription {
   /** The key that allowed it last; when that is revoked the subscription ends. */
   keyId: KeyId | undefined;
   /** Whom it makes present: on presence channels, not on patterns. */
-  presenceId: string | undefined;
+  member: Member | undefined;
   /** Sequence number of the last publication that this subscription does not hear. */
   readonly since: number;
+  /** Sequence number of the last that it hears; it goes on at another node. */
+  until?: number;
+  /**
+   * It began at another node, which has delivered what has these positions or earlier ones: epoch
+   * to number.
+   */
+  floors?: Map<string, number>;
   /**
    * Its client was given the list of a presence channel's members as it was at this position: it
    * does not hear of changes up to there, its own among them.
@@ -59,18 +67,110 @@ export interface Subscription {
   waiting: number;
 }
 
+/** A user on a presence channel, present by one or more sessions. */
+export interface Member {
+  readonly id: string;
+  /** The presence object as JSON text. */
+  readonly json: string;
+}
+
+/** What the replies to one request may still hold. */
+export interface ListBudget {
+  /** Characters of lists of members. LIM-7 */
+  left: number;
+}
+
+/** A session is present on a channel. */
+export interface Joined {
+  /** All members as JSON text, `{"<id>":{…},…}` */
+  readonly list: string;
+  /** To be called when the list is on its way: what the session hears of the channel waits for that. */
+  readonly release: () => void;
+}
+
+export interface Subscribed {
+  /** It was not subscribed before. */
+  readonly isNew: boolean;
+  /** On presence channels, unless the client has left meanwhile. */
+  readonly joined?: Joined | undefined;
+}
+
+/** Told whether an answer reached the kernel, once. Nobody may ever say so of one that did. */
+export type Outcome = (hasReached: boolean) => void;
+
 /** A request that waits for events: a held `/meta/connect`. */
 export interface Waiter {
   /** The HTTP request or WebSocket that it came by. */
   readonly source: object;
   /**
    * Answers it, once.
-   * @param lost called when the answer did not reach the kernel
+   * @param sent what the client was sent before, if it counts
    */
-  answer(events: readonly string[], lost: () => void): void;
+  answer(events: readonly string[], sent: number | undefined, outcome: Outcome): void;
+  /** Instead of an answer: it cannot be held. */
+  refuse(error: unknown): void;
 }
 
-export type EndReason = "disconnect" | "expiry" | "overflow" | "shutdown";
+/** A session as protocols use it, at whichever node it lives. */
+export interface ClientSession {
+  readonly clientId: string;
+  /** Names it to people: all that may be shown of a clientId. */
+  readonly hash: string;
+  /** Its client came by this. */
+  notice(origin: Origin): void;
+  /**
+   * Effective when it returns (or resolves). Subscribing twice is the same as once.
+   * @param lists bounds the list of a presence channel's members, and is reduced by it
+   * @throws Refusal; a subscription that was not there before is then undone
+   */
+  subscribe(channel: ParsedChannel, grant: Grant, lists: ListBudget): MaybePromise<Subscribed>;
+  /** Harmless when not subscribed. */
+  unsubscribe(name: string): MaybePromise<void>;
+  /**
+   * Holds a connect until an event waits, `holdMs` has passed or the session ends. A connect
+   * that is held already is superseded: answered now, without events. CON-5
+   */
+  hold(request: Waiter, holdMs: number): void;
+  /** The request or socket that a connect came by is gone: it can no longer be answered. */
+  forget(source: object): void;
+  /** Answers the held connect that came by `source`, if there is one. */
+  answerFrom(source: object): void;
+  /** Ends it for good; held connect answered, connection closed. Harmless twice. */
+  end(reason: "disconnect"): void;
+}
+
+/** Finds sessions by what their clients prove themselves with. */
+export interface Sessions {
+  /**
+   * To be waited for before anything is done for a client. Nothing to wait for, nearly always.
+   * `Membership.verified`
+   */
+  ready(): MaybePromise<void>;
+  /**
+   * The session, wherever it lives; undefined when there is none.
+   * @throws Refusal when that cannot be known at the moment
+   */
+  find(clientId: string): MaybePromise<ClientSession | undefined>;
+  /** The same, but it lives here from now on, so that it can be pushed to. */
+  fetch(clientId: string): MaybePromise<Session | undefined>;
+}
+
+/** By application and epoch: the last number of that epoch that a node has received. */
+export type Floors = ReadonlyMap<AppId, ReadonlyMap<string, number>>;
+
+/** The node that a session lives at. */
+export interface SessionHome {
+  subscribe(
+    session: Session,
+    channel: ParsedChannel,
+    grant: Grant,
+    lists: ListBudget,
+  ): MaybePromise<Subscribed>;
+  unsubscribe(session: Session, name: string): void;
+  ended(session: Session, reason: EndReason): void;
+}
+
+export type EndReason = "disconnect" | "expiry" | "overflow" | "shutdown" | "moved" | "lost";
 
 export interface SessionLimits {
   /** A session ends this long after its last handshake or connect. */
@@ -126,12 +226,12 @@ type State =
  * One client as the server sees it. It outlives its connections: a lost socket or an aborted
  * poll costs nothing until `expiryMs` after the last handshake or connect. CON-7
  */
-export class Session implements Receiver {
+export class Session implements Receiver, ClientSession {
   readonly subscriptions = new Map<Channel | Pattern, Subscription>();
   /** Whether the client is told `sentCount`, to compare it with what it received. */
   isCounting = false;
   /** When it began, in ms since 1970. */
-  readonly since = Date.now();
+  since = Date.now();
   /** How its client came last. */
   private cameBy: TransportKind | undefined;
   private cameFrom: string | undefined;
@@ -143,6 +243,12 @@ export class Session implements Receiver {
     | { readonly request: Waiter; readonly timer: NodeJS.Timeout | undefined }
     | undefined;
   private readonly expiry: NodeJS.Timeout;
+  /** Subscribes that are not answered yet. */
+  private pending: Set<Promise<unknown>> | undefined;
+  /** An answer of which another node has not said whether it reached the client. */
+  private confirming: Promise<unknown> | undefined;
+  /** It is about to live at another node: whoever wants something of it waits. */
+  private leaving: Promise<ClientSession> | undefined;
 
   constructor(
     readonly clientId: string,
@@ -150,7 +256,7 @@ export class Session implements Receiver {
     /** The client's network address at its handshake, which limits count. */
     readonly address: string | undefined,
     private readonly limits: SessionLimits,
-    private readonly onEnd: (session: Session, reason: EndReason) => void,
+    private readonly home: SessionHome,
   ) {
     this.expiry = setTimeout(expire, limits.expiryMs, this);
     this.expiry.unref();
@@ -173,9 +279,14 @@ export class Session implements Receiver {
     return this.state.name === "pushing" ? this.state.connection : undefined;
   }
 
-  /** Names it to people: all that may be shown of a clientId. */
   get hash(): string {
-    return createHash("sha256").update(this.clientId).digest("hex").slice(0, hashLength);
+    return hashOf(this.clientId);
+  }
+
+  /** How its client came last; undefined before its first connect. */
+  get origin(): Origin | undefined {
+    const { cameBy: kind, cameFrom: address, cameAs: userAgent } = this;
+    return kind && { kind, address, userAgent };
   }
 
   /** How its client is connected; undefined while a socket or stream is lost. */
@@ -194,7 +305,7 @@ export class Session implements Receiver {
     return this.cameAs;
   }
 
-  /** Its client came by this. Posts beside a stream or socket tell nothing of it. */
+  /** Posts beside a stream or socket tell nothing of how its client is connected. */
   notice({ kind, address, userAgent }: Origin): void {
     if (this.connection !== undefined && this.connection.kind !== kind) return;
     this.cameBy = kind;
@@ -202,6 +313,20 @@ export class Session implements Receiver {
     // Most come from where they began: the same text is kept once.
     if (this.cameFrom !== address)
       this.cameFrom = address === this.address ? this.address : address;
+  }
+
+  subscribe(channel: ParsedChannel, grant: Grant, lists: ListBudget): MaybePromise<Subscribed> {
+    if (this.leaving !== undefined) {
+      return this.leaving.then((there) => there.subscribe(channel, grant, lists));
+    }
+    const done = this.home.subscribe(this, channel, grant, lists);
+    if (done instanceof Promise) this.remember(done);
+    return done;
+  }
+
+  unsubscribe(name: string): MaybePromise<void> {
+    if (this.leaving !== undefined) return this.leaving.then((there) => there.unsubscribe(name));
+    this.home.unsubscribe(this, name);
   }
 
   deliver(batch: Batch): void {
@@ -271,11 +396,15 @@ export class Session implements Receiver {
     this.answer();
   }
 
-  /**
-   * Holds a connect until an event waits, `holdMs` has passed or the session ends. A connect
-   * that is held already is superseded: answered now, without events. CON-5
-   */
   hold(request: Waiter, holdMs: number): void {
+    const elsewhere = this.leaving ?? this.confirming?.then(() => this);
+    if (elsewhere !== undefined) {
+      elsewhere.then(
+        (there) => there.hold(request, holdMs),
+        (error: unknown) => request.refuse(error),
+      );
+      return;
+    }
     this.expiry.refresh();
     this.answer();
     if (this.state.name === "queueing") this.settle(this.state);
@@ -285,27 +414,27 @@ export class Session implements Receiver {
     if (isOver) this.answer();
   }
 
-  /** The request or socket that a connect came by is gone: it can no longer be answered. */
   forget(source: object): void {
     if (this.waiter?.request.source !== source) return;
     clearTimeout(this.waiter.timer);
     this.waiter = undefined;
   }
 
-  /** Answers the held connect that came by `source`, if there is one. */
   answerFrom(source: object): void {
     if (this.waiter?.request.source === source) this.answer();
   }
 
-  /** Ends the session for good; held connect answered, connection closed. Harmless twice. */
   end(reason: EndReason): void {
-    if (this.state.name === "ended") return;
+    if (this.state.name === "ended") {
+      if (reason === "disconnect") this.leaving?.then((there) => there.end(reason)).catch(noop);
+      return;
+    }
     const { connection } = this;
     this.state = { name: "ended" };
     clearTimeout(this.expiry);
     this.answer();
-    this.onEnd(this, reason);
-    connection?.close(reason === "shutdown" ? "goingAway" : "normal");
+    this.home.ended(this, reason);
+    connection?.close(reason === "shutdown" || reason === "lost" ? "goingAway" : "normal");
   }
 
   private handOver(connection: PushConnection, messages: readonly string[]): void {
@@ -319,12 +448,17 @@ export class Session implements Receiver {
     return messages;
   }
 
-  /** Takes back what a draining connection has not written, in front of what came after it. */
   private settle(state: State & { name: "queueing" }): Outbox {
+    const outbox = this.gather(state);
+    if (outbox.exceeds(this.limits)) this.end("overflow");
+    return outbox;
+  }
+
+  /** Takes back what a draining connection has not written, in front of what came after it. */
+  private gather(state: State & { name: "queueing" }): Outbox {
     const { outbox, draining } = state;
     state.draining = undefined;
     if (draining !== undefined) outbox.prepend(this.takeBack(draining));
-    if (outbox.exceeds(this.limits)) this.end("overflow");
     return outbox;
   }
 
@@ -340,13 +474,87 @@ export class Session implements Receiver {
     clearTimeout(timer);
     this.waiter = undefined;
     const events = this.state.name === "queueing" ? this.state.outbox.take() : [];
+    // Of what stands before this answer; the events stand behind it. CON-11
+    const sent = this.isCounting ? this.sent : undefined;
     this.sent += events.length;
-    request.answer(events, () => this.putBack(events));
+    request.answer(events, sent, (hasReached) => {
+      if (!hasReached) this.putBack(events);
+    });
+  }
+
+  /** An answer is on its way by another node: no other overtakes it. */
+  confirmBefore(outcome: Promise<unknown>): void {
+    const confirming = outcome.catch(noop).then(() => {
+      if (this.confirming === confirming) this.confirming = undefined;
+    });
+    this.confirming = confirming;
+  }
+
+  /** Resolves when nothing that was begun is under way. */
+  async settled(): Promise<void> {
+    await Promise.allSettled([...(this.pending ?? []), this.confirming]);
+  }
+
+  get isLeaving(): boolean {
+    return this.leaving !== undefined;
+  }
+
+  /**
+   * It may go on at another node soon.
+   * @param decided where it lives then: here, if it stays. Rejects when it is lost on its way
+   */
+  prepareToLeave(decided: Promise<ClientSession>): void {
+    this.leaving = decided;
+    decided.then((there) => {
+      if (there === this) this.leaving = undefined;
+    }, noop);
+  }
+
+  /**
+   * Ends here, to go on at another node.
+   * @returns what waits for its client
+   */
+  moveOut(): string[] {
+    if (this.state.name === "pushing") {
+      const { connection } = this.state;
+      const outbox = new Outbox();
+      outbox.append(this.takeBack(connection));
+      this.state = { name: "queueing", outbox };
+      this.end("moved");
+      connection.close("goingAway");
+      return outbox.take();
+    }
+    // While a connect is held nothing waits.
+    this.answer();
+    const waiting = this.state.name === "queueing" ? this.gather(this.state).take() : [];
+    this.end("moved");
+    return waiting;
+  }
+
+  /** Begins with what another node gave out of hand. */
+  moveIn(waiting: readonly string[], sent: number): void {
+    this.sent += sent;
+    if (this.state.name === "queueing") this.state.outbox.append(waiting);
+  }
+
+  private remember(work: Promise<unknown>): void {
+    this.pending ??= new Set();
+    const { pending } = this;
+    pending.add(work);
+    const done = (): void => {
+      pending.delete(work);
+    };
+    work.then(done, done);
   }
 }
 
 /** 64 bits: no two sessions share them. */
 const hashLength = 16;
+
+/** What may be shown of a clientId. */
+export function hashOf(clientId: string): string {
+  return createHash("sha256").update(clientId).digest("hex").slice(0, hashLength);
+}
 
 // Sessions are many: what their timers call is one function for all.
 
@@ -357,3 +565,5 @@ function expire(session: Session): void {
 function release(session: Session): void {
   session.answer();
 }
+
+function noop(): void {}

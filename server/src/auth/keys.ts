@@ -164,6 +164,21 @@ export class KeyTable {
   }
 
   /**
+   * Whether what a key permitted goes on; without a key, what is permitted to everybody. So it does
+   * while the database cannot tell.
+   */
+  async isInForce(appId: AppId, keyId: KeyId | undefined): Promise<boolean> {
+    try {
+      if (keyId === undefined) return await this.hasApp(appId);
+      const key = await this.find(appId, keyId);
+      return key !== undefined && !key.isRevoked;
+    } catch (error) {
+      if (error instanceof Refusal) return true;
+      throw error;
+    }
+  }
+
+  /**
    * Reloads: to be called after this process wrote to the store. Resolves when the table holds
    * what was written, or when the reload failed, which is reported and tried again soon.
    */

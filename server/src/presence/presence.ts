@@ -1,13 +1,6 @@
 import type { AppId, Channel } from "@pandapush/protocol";
 import type { MaybePromise } from "../maybe-promise.js";
-import type { Position } from "../session.js";
-
-/** A user on a presence channel, present by one or more sessions. */
-export interface Member {
-  readonly id: string;
-  /** The presence object as JSON text. */
-  readonly json: string;
-}
+import type { Member, Position } from "../session.js";
 
 /**
  * Characters of the lists of members in the replies to one request, and so of one channel's list.
@@ -52,6 +45,13 @@ export interface Presence {
   ): MaybePromise<Snapshot>;
   /** Announced when this was the id's last session. Harmless for a session that is not present. */
   leave(appId: AppId, channel: Channel, clientId: string): MaybePromise<unknown>;
+  /**
+   * The session comes from another node and stays present: nothing is announced, unless it was gone.
+   * Only where there are other nodes.
+   */
+  adopt?(appId: AppId, channel: Channel, clientId: string, member: Member): MaybePromise<unknown>;
+  /** The session goes to another node and stays present. Only where there are other nodes. */
+  forget?(appId: AppId, channel: Channel, clientId: string): void;
   /** Everyone on the channel, as the list that `join` gives. */
   members(appId: AppId, channel: Channel): MaybePromise<string>;
   /** How many ids are on each of the channels, in their order. */

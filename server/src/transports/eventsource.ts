@@ -2,7 +2,7 @@
 import type { ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import type { Bayeux, Source } from "../bayeux.js";
-import type { Session } from "../session.js";
+import type { ClientSession } from "../session.js";
 import type { Batch, PushConnection, Receiver } from "./transport.js";
 import { Unconfirmed } from "./unconfirmed.js";
 
@@ -17,13 +17,13 @@ const closeGraceMs = 5_000;
 export interface EventSourceOptions {
   /** Bytes that wait in this process for a client to read; beyond, it is a slow consumer. */
   readonly socketBufferBytes: number;
-  readonly onSlowConsumer: (session: Session | undefined) => void;
+  readonly onSlowConsumer: (session: ClientSession | undefined) => void;
 }
 
 export class EventSourceConnection implements PushConnection, Source {
   readonly kind = "eventsource";
   readonly push = this;
-  session: Session | undefined;
+  session: ClientSession | undefined;
   isGone = false;
   private readonly unconfirmed: Unconfirmed;
   /** Most bytes that were handed over at once: no client can have read them yet. */

@@ -4,7 +4,7 @@ import type { IncomingMessage, OutgoingHttpHeaders, ServerResponse } from "node:
 import { MalformedBatch } from "@pandapush/protocol";
 import type { Bayeux, Source } from "../bayeux.js";
 import { catalogue } from "../errors.js";
-import type { Session } from "../session.js";
+import type { ClientSession, Outcome } from "../session.js";
 import { EventSourceConnection, type EventSourceOptions } from "./eventsource.js";
 import { isScriptPath, serveScript } from "./faye-script.js";
 import type { TransportKind } from "./transport.js";
@@ -40,8 +40,8 @@ class BadRequest extends Error {
 
 export class PollingTransport {
   private readonly turns = new Turns();
-  /** Answers of which the kernel has not taken all yet, by the session that they are for. */
-  readonly unread = new WeakMap<Session, Poll>();
+  /** Answers of which the kernel has not taken all yet, by the client that they are for. */
+  readonly unread = new Map<string, Poll>();
 
   constructor(
     readonly bayeux: Bayeux,
@@ -112,7 +112,7 @@ export class PollingTransport {
       this.bayeux,
       this.options,
     );
-    this.bayeux.attach(stream, path.slice(path.lastIndexOf("/") + 1));
+    void this.bayeux.attach(stream, path.slice(path.lastIndexOf("/") + 1));
   }
 
   private tooLarge(): BadRequest {
@@ -143,9 +143,9 @@ class Poll implements Source {
   readonly push = undefined;
   readonly address: string | undefined;
   isGone = false;
-  private boundSession: Session | undefined;
-  /** To be called when the kernel does not take the answer. */
-  private lost: (() => void) | undefined;
+  private boundSession: ClientSession | undefined;
+  /** To be told whether the kernel took the answer. */
+  private outcome: Outcome | undefined;
 
   constructor(
     private readonly request: IncomingMessage,
@@ -156,11 +156,11 @@ class Poll implements Source {
     this.address = transport.options.addressOf(request);
     response.once("finish", () => {
       // Node also says so of a socket that was destroyed with bytes still in it.
-      if (!request.socket.destroyed) this.lost = undefined;
+      if (!request.socket.destroyed) this.settle(true);
     });
     response.once("close", () => {
       transport.bayeux.closed(this);
-      this.putBack();
+      this.settle(false);
     });
   }
 
@@ -172,23 +172,23 @@ class Poll implements Source {
     return userAgentOf(this.request);
   }
 
-  get session(): Session | undefined {
+  get session(): ClientSession | undefined {
     return this.boundSession;
   }
 
-  set session(session: Session | undefined) {
+  set session(session: ClientSession | undefined) {
     this.boundSession = session;
     // A client that connects again waits for its last answer no longer.
-    if (session !== undefined) this.transport.unread.get(session)?.giveUp();
+    if (session !== undefined) this.transport.unread.get(session.clientId)?.giveUp();
   }
 
-  respond(text: string, lost: (() => void) | undefined): void {
+  respond(text: string, outcome: Outcome | undefined): void {
     // To a response that stands behind another one nobody tells that their connection is gone.
     if (this.response.destroyed || this.request.socket.destroyed) {
-      lost?.();
+      outcome?.(false);
       return;
     }
-    this.lost = lost;
+    this.outcome = outcome;
     const name = this.callback;
     const body = name === undefined ? text : `/**/${name}(${escapeForScript(text)});`;
     const headers = replyHeaders(this.request, name);
@@ -201,27 +201,31 @@ class Poll implements Source {
 
   /** An answer that its client does not read must not stay here for ever. LIM-4 */
   private watch(): void {
-    const session = this.boundSession;
     const { unread, options } = this.transport;
-    if (session !== undefined) unread.set(session, this);
+    const clientId = this.boundSession?.clientId;
+    const read = (): void => {
+      if (clientId !== undefined && unread.get(clientId) === this) unread.delete(clientId);
+    };
+    if (clientId !== undefined) unread.set(clientId, this);
     this.response.setTimeout(options.unreadMs, () => this.giveUp());
+    this.response.once("close", read);
     // In front of Node's own listener, which then sets how long the connection may be idle.
     this.response.prependOnceListener("finish", () => {
       this.request.socket.setTimeout(0);
-      if (session !== undefined && unread.get(session) === this) unread.delete(session);
+      read();
     });
   }
 
   /** What it carried waits for the session's next connect, or comes with it. CON-8 */
   private giveUp(): void {
     this.response.destroy();
-    this.putBack();
+    this.settle(false);
   }
 
-  private putBack(): void {
-    const lost = this.lost;
-    this.lost = undefined;
-    lost?.();
+  private settle(hasReached: boolean): void {
+    const { outcome } = this;
+    this.outcome = undefined;
+    outcome?.(hasReached);
   }
 }
 

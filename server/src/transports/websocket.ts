@@ -11,7 +11,8 @@ import { WebSocket, WebSocketServer, type Server as WebSocketServerOf } from "ws
 import { AddressCounter } from "../addresses.js";
 import type { Bayeux, Source } from "../bayeux.js";
 import { closeCodes } from "../errors.js";
-import type { Session } from "../session.js";
+import type { ClientSession, Outcome } from "../session.js";
+import { Session } from "../session.js";
 import { textFrame, textFrames } from "./frame.js";
 import type { Batch, CloseReason, PushConnection, Receiver } from "./transport.js";
 import { Turns } from "./turns.js";
@@ -33,7 +34,7 @@ export interface WebSocketOptions {
   /** Every socket is pinged this often; one that did not answer the last ping is cut. */
   readonly pingIntervalMs: number;
   readonly addressOf: (request: IncomingMessage) => string | undefined;
-  readonly onSlowConsumer: (session: Session | undefined) => void;
+  readonly onSlowConsumer: (session: ClientSession | undefined) => void;
   readonly logError: (error: unknown, what: string) => void;
 }
 
@@ -168,7 +169,7 @@ function writePong(connection: Connection): void {
 class Connection implements PushConnection, Source {
   readonly kind = "websocket";
   readonly push = this;
-  private boundSession: Session | undefined;
+  private boundSession: ClientSession | undefined;
   private readonly unconfirmed: Unconfirmed;
   /** Most bytes that were handed over at once: no client can have read them yet. */
   private handedOver = 0;
@@ -202,11 +203,11 @@ class Connection implements PushConnection, Source {
     ws.on("close", onClose);
   }
 
-  get session(): Session | undefined {
+  get session(): ClientSession | undefined {
     return this.boundSession;
   }
 
-  set session(session: Session | undefined) {
+  set session(session: ClientSession | undefined) {
     this.boundSession = session;
     this.uncount();
   }
@@ -253,7 +254,7 @@ class Connection implements PushConnection, Source {
     this.writeReplies();
     this.isGone = true;
     this.boundSession?.forget(this);
-    this.boundSession?.detach(this, true);
+    if (this.boundSession instanceof Session) this.boundSession.detach(this, true);
   }
 
   cut(): void {
@@ -309,9 +310,9 @@ class Connection implements PushConnection, Source {
   }
 
   /** Replies to the frames of one read travel in one write. */
-  respond(text: string, lost?: () => void): void {
+  respond(text: string, outcome?: Outcome): void {
     if (this.isGone) {
-      lost?.();
+      outcome?.(false);
       return;
     }
     if (this.replies === undefined) {

@@ -1,0 +1,105 @@
+/** What makes several nodes one server: who lives, and whose sessions live where. */
+import type { AppId, KeyId } from "@pandapush/protocol";
+import type { MaybePromise } from "../maybe-promise.js";
+import type { Node } from "../node.js";
+import type { Log, RedisHost, RedisHosts } from "../redis/hosts.js";
+import type { Encoder, Sessions } from "../session.js";
+import { Directory } from "./directory.js";
+import { createMembership, type Membership, type OwnMembership } from "./membership.js";
+import { Moves } from "./moves.js";
+import { Peers } from "./peers.js";
+import { ClusterSessions, RemoteSession } from "./sessions.js";
+
+/** A node that stood still for longer counts as dead; the others notice within this and a renewal. */
+const leaseMs = 6_000;
+const renewMs = 1_500;
+
+export interface ClusterParts {
+  /** Made with the membership of this cluster. */
+  readonly node: Node;
+  /** Writes events for sessions that come from other nodes. */
+  readonly encoder: Encoder;
+  /** Whether what this key permits goes on, as far as this node knows. */
+  readonly isAllowed: (appId: AppId, keyId: KeyId | undefined) => MaybePromise<boolean>;
+  /** Cleans up what a dead node kept of an application on that host. */
+  readonly clean: (host: RedisHost, nodeId: string, appId: AppId) => Promise<void>;
+  /** A session ends this long after its last handshake or connect. */
+  readonly sessionExpiryMs: number;
+}
+
+export class Cluster {
+  readonly membership: Membership;
+  readonly peers: Peers;
+  private readonly own: OwnMembership;
+  private joined: { readonly sessions: ClusterSessions; readonly moves: Moves } | undefined;
+  private parts: ClusterParts | undefined;
+
+  constructor(
+    private readonly hosts: RedisHosts,
+    private readonly log: Log,
+  ) {
+    const died = (nodeId: string): void => {
+      this.peers.died(nodeId);
+      this.joined?.sessions.died(nodeId);
+    };
+    const lost = (): void => {
+      this.peers.rename(this.membership.id);
+      this.parts?.node.endAll("lost");
+    };
+    const clean = async (host: RedisHost, nodeId: string, appId: AppId): Promise<void> =>
+      this.parts?.clean(host, nodeId, appId);
+    this.own = createMembership(hosts, { died, lost, clean }, { leaseMs, renewMs }, log);
+    this.membership = this.own;
+    this.peers = new Peers(hosts, this.own.id, log);
+  }
+
+  /** Call once, before `start`. */
+  join(parts: ClusterParts): Sessions {
+    const { node, encoder, isAllowed, sessionExpiryMs } = parts;
+    const { membership, peers, hosts, log } = this;
+    const directory = new Directory(hosts, membership, 3 * sessionExpiryMs, log);
+    const moves = new Moves({
+      node,
+      directory,
+      membership,
+      peers,
+      encoder,
+      isAllowed,
+      remote: (clientId) => new RemoteSession(clientId, sessions),
+      noteMs: sessionExpiryMs,
+      log,
+    });
+    const sessions = new ClusterSessions({ node, directory, membership, peers, moves, isAllowed });
+    this.parts = parts;
+    this.joined = { sessions, moves };
+    return sessions;
+  }
+
+  /** Others find this node when it resolves, unless no host can be reached. */
+  async start(): Promise<void> {
+    await Promise.all([this.peers.listen(), this.own.start()]);
+  }
+
+  /** A session is here no more. */
+  ended(clientId: string, hasMoved: boolean): void {
+    this.joined?.moves.ended(clientId, hasMoved);
+  }
+
+  /**
+   * Gives what this node has to others, as far as there is time.
+   * @returns how many sessions went
+   */
+  async drain(deadline: number): Promise<number> {
+    if (this.joined === undefined || this.parts === undefined) return 0;
+    const { sessions, moves } = this.joined;
+    await this.own.leave();
+    sessions.drain();
+    return moves.giveAway(this.parts.node.clientIds(), deadline);
+  }
+
+  async close(): Promise<void> {
+    this.joined?.moves.close();
+    this.peers.close();
+    await this.own.close();
+  }
+}

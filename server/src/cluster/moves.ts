@@ -1,0 +1,347 @@
+/**
+ * Brings sessions from node to node, so that they have one owner at every moment and nothing is
+ * delivered twice or lost.
+ *
+ * The new node has the owner `prepare`: it takes no more subscribes and says what the session hears.
+ * The new node begins to hear all of it, and keeps that back. Then it `take`s the session: the
+ * owner stops hearing for it, and hands over what waits for the client and the positions up to
+ * which the client has everything. What the new node has kept back above these comes next. When the
+ * owner's answer is lost the session is: its client begins again.
+ */
+import type { AppId, KeyId } from "@pandapush/protocol";
+import { Refusal } from "../errors.js";
+import type { MaybePromise } from "../maybe-promise.js";
+import type { Baggage, Interest, Node } from "../node.js";
+import type { Log } from "../redis/hosts.js";
+import type { ClientSession, Encoder, Floors, Session } from "../session.js";
+import type { Directory } from "./directory.js";
+import type { Membership } from "./membership.js";
+import { type Peers, PeerUnavailable } from "./peers.js";
+
+/** What the new node may take between `prepare` and `take`. */
+const prepareMs = 10_000;
+/** When nobody has said by then that a session has arrived, it is lost. */
+const arrivalMs = 15_000;
+/** How many owners are asked for a session that others bring elsewhere at the same time. */
+const maxHops = 6;
+/** Sessions in one request to take them over. */
+const batchSize = 50;
+/** How many of these run at once. */
+const batchesAtOnce = 4;
+
+type Prepared =
+  | { readonly interests: readonly Interest[] }
+  | { readonly moved: string }
+  | { readonly unknown: true };
+
+/** As JSON can hold it. */
+interface Packed extends Omit<Baggage, "floors"> {
+  readonly floors: readonly (readonly [AppId, readonly (readonly [string, number])[]])[];
+}
+
+interface Departure {
+  readonly to: string;
+  readonly decided: Promise<ClientSession>;
+  /** It lives there now. */
+  readonly left: (there: ClientSession) => void;
+  readonly stays: () => void;
+}
+
+export interface MovesParts {
+  readonly node: Node;
+  readonly directory: Directory;
+  readonly membership: Membership;
+  readonly peers: Peers;
+  /** Writes events for sessions that come from other nodes. */
+  readonly encoder: Encoder;
+  /** Whether what this key permits goes on, as far as this node knows. */
+  readonly isAllowed: (appId: AppId, keyId: KeyId | undefined) => MaybePromise<boolean>;
+  /** What speaks to a session that lives elsewhere. */
+  readonly remote: (clientId: string) => ClientSession;
+  /** It is written down again this often where a session lives. */
+  readonly noteMs: number;
+  readonly log: Log;
+}
+
+export class Moves {
+  private readonly arrivals = new Map<string, Promise<Session | undefined>>();
+  private readonly departures = new Map<Session, Departure>();
+  /** Sessions that were given away, and are not known to have arrived. */
+  private readonly underWay = new Map<string, () => void>();
+  /** Sessions that were born elsewhere. */
+  private readonly guests = new Set<string>();
+  private readonly noting: NodeJS.Timeout;
+
+  constructor(private readonly parts: MovesParts) {
+    const { peers } = parts;
+    peers.serve("prepare", ({ clientId }: { clientId: string }, from) =>
+      this.prepare(clientId, from),
+    );
+    peers.serve("take", ({ clientId }: { clientId: string }, from) => this.give(clientId, from));
+    peers.serve("arrived", ({ clientId }: { clientId: string }) => this.underWay.get(clientId)?.());
+    peers.serve("leave it", ({ clientId }: { clientId: string }, from) => {
+      this.departureTo(clientId, from)?.[1].stays();
+    });
+    peers.serve("adopt", ({ clientIds }: { clientIds: string[] }) => this.adopt(clientIds));
+    this.noting = setInterval(() => void this.noteAll(), parts.noteMs);
+    this.noting.unref();
+  }
+
+  /**
+   * The session lives here when this resolves.
+   * @returns undefined when there is none
+   * @throws Refusal when it cannot be brought here at the moment
+   */
+  fetch(clientId: string): Promise<Session | undefined> {
+    const known = this.arrivals.get(clientId);
+    if (known !== undefined) return known;
+    const arrival = this.bring(clientId).finally(() => this.arrivals.delete(clientId));
+    this.arrivals.set(clientId, arrival);
+    return arrival;
+  }
+
+  /** Waits for a session that is on its way here; undefined when none is. */
+  async arriving(clientId: string): Promise<Session | undefined> {
+    try {
+      return await this.arrivals.get(clientId);
+    } catch (error) {
+      // Whoever brings it hears why it did not come.
+      if (error instanceof Refusal) return undefined;
+      throw error;
+    }
+  }
+
+  /** Resolves when it is decided where a session that may leave lives. */
+  async decided(session: Session): Promise<void> {
+    await this.departures.get(session)?.decided.catch(() => undefined);
+  }
+
+  /** A session is here no more. */
+  ended(clientId: string, hasMoved: boolean): void {
+    if (this.guests.delete(clientId) && !hasMoved) this.parts.directory.ended(clientId);
+  }
+
+  /**
+   * Gives sessions to other nodes, some to each, until all are gone or it is too late.
+   * @param clientIds in an order that does not matter
+   * @returns how many went
+   */
+  async giveAway(clientIds: string[], deadline: number): Promise<number> {
+    const { membership, peers, log } = this.parts;
+    let moved = 0;
+    const work = async (): Promise<void> => {
+      while (clientIds.length > 0 && performance.now() < deadline) {
+        const others = membership.nodes.filter((id) => id !== membership.id);
+        const to = others[Math.floor(Math.random() * others.length)];
+        if (to === undefined) return;
+        const some = clientIds.splice(-batchSize);
+        try {
+          const leftMs = Math.max(deadline - performance.now(), 1);
+          moved += Number(await peers.ask(to, "adopt", { clientIds: some }, leftMs));
+        } catch (error) {
+          log("warn", "sessions were not taken over", { node: to, reason: String(error) });
+        }
+      }
+    };
+    await Promise.all(Array.from({ length: batchesAtOnce }, work));
+    return moved;
+  }
+
+  close(): void {
+    clearInterval(this.noting);
+  }
+
+  private async bring(clientId: string): Promise<Session | undefined> {
+    const { node, directory, membership } = this.parts;
+    const leaving = node.findSession(clientId);
+    if (leaving !== undefined) {
+      await this.decided(leaving);
+      if (node.findSession(clientId) === leaving) return leaving;
+    }
+    let owner = await directory.locate(clientId);
+    for (let hops = 0; owner !== undefined && owner !== membership.id && hops < maxHops; hops++) {
+      const prepared = await this.ask(owner, "prepare", clientId);
+      if ("interests" in prepared) return this.take(clientId, owner, prepared.interests);
+      if ("moved" in prepared) {
+        owner = prepared.moved;
+        continue;
+      }
+      directory.forget(clientId);
+      const found = await directory.lookUp(clientId);
+      owner = found === owner ? undefined : found;
+    }
+    return undefined;
+  }
+
+  private async take(
+    clientId: string,
+    owner: string,
+    interests: readonly Interest[],
+  ): Promise<Session | undefined> {
+    const { node, peers, encoder, directory } = this.parts;
+    let session: Session;
+    try {
+      session = await node.expect(clientId, encoder, interests);
+    } catch (error) {
+      peers.tell(owner, "leave it", { clientId });
+      throw error;
+    }
+    let packed: Packed | undefined;
+    try {
+      packed = (await peers.ask(owner, "take", { clientId }, prepareMs)) as Packed | undefined;
+    } catch (error) {
+      node.turnAway(session);
+      if (!(error instanceof PeerUnavailable)) throw error;
+      throw new Refusal("unavailable", [clientId]);
+    }
+    if (packed === undefined) {
+      node.turnAway(session);
+      return undefined;
+    }
+    directory.forget(clientId);
+    const isGuest = !clientId.startsWith(this.parts.membership.id);
+    if (isGuest) this.guests.add(clientId);
+    const baggage: Baggage = { ...packed, floors: unpack(packed.floors) };
+    const noted = directory.moved(clientId);
+    await node.moveIn(session, baggage);
+    await Promise.all([noted, this.endRevoked(session)]);
+    peers.tell(owner, "arrived", { clientId });
+    return session;
+  }
+
+  /** What was revoked while the session was on its way. */
+  private async endRevoked(session: Session): Promise<void> {
+    const { node, isAllowed } = this.parts;
+    const seen = new Set<string>();
+    for (const { name, keyId } of [...session.subscriptions.values()]) {
+      const appId = name.slice(1, name.indexOf("/", 1)) as AppId;
+      const key = `${appId}/${keyId ?? ""}`;
+      if (seen.has(key)) continue;
+      seen.add(key);
+      if (!(await isAllowed(appId, keyId))) node.endPermittedBy(session, appId, keyId);
+    }
+  }
+
+  private async ask(owner: string, kind: string, clientId: string): Promise<Prepared> {
+    const { peers, membership } = this.parts;
+    try {
+      return (await peers.ask(owner, kind, { clientId }, prepareMs)) as Prepared;
+    } catch (error) {
+      if (!(error instanceof PeerUnavailable)) throw error;
+      if (!(await membership.isAlive(owner))) return { unknown: true };
+      throw new Refusal("unavailable", [clientId]);
+    }
+  }
+
+  /** Another node wants a session of ours. */
+  private async prepare(clientId: string, to: string): Promise<Prepared> {
+    const { node, directory, membership } = this.parts;
+    const session = node.findSession(clientId) ?? (await this.arriving(clientId));
+    if (session === undefined) {
+      const moved = directory.recall(clientId);
+      return moved === undefined || moved === membership.id ? { unknown: true } : { moved };
+    }
+    if (session.isLeaving) {
+      await this.decided(session);
+      return this.prepare(clientId, to);
+    }
+    const departure = this.begin(session, to);
+    const interests = await node.prepareToLeave(session, departure.decided);
+    return session.hasEnded ? { unknown: true } : { interests };
+  }
+
+  private begin(session: Session, to: string): Departure {
+    let resolve: (there: ClientSession) => void = noop;
+    let reject: (error: Error) => void = noop;
+    const decided = new Promise<ClientSession>((...settle) => {
+      [resolve, reject] = settle;
+    });
+    decided.catch(noop);
+    const over = (): void => {
+      clearTimeout(timer);
+      this.departures.delete(session);
+    };
+    const departure: Departure = {
+      to,
+      decided,
+      left: (there) => {
+        over();
+        resolve(there);
+      },
+      stays: () => {
+        over();
+        if (session.hasEnded) reject(new Refusal("unknownClient", [session.clientId]));
+        else resolve(session);
+      },
+    };
+    const timer = setTimeout(departure.stays, prepareMs);
+    this.departures.set(session, departure);
+    return departure;
+  }
+
+  /** @returns undefined when it has ended, or is no longer meant to go there */
+  private async give(clientId: string, to: string): Promise<Packed | undefined> {
+    const [session, departure] = this.departureTo(clientId, to) ?? [];
+    if (session === undefined || departure === undefined) return undefined;
+    const { node, directory } = this.parts;
+    try {
+      const baggage = await node.moveOut(session);
+      directory.remember(clientId, to);
+      this.watch(clientId, baggage.interests);
+      departure.left(this.parts.remote(clientId));
+      return { ...baggage, floors: pack(baggage.floors) };
+    } catch (error) {
+      departure.stays();
+      if (error instanceof Refusal) return undefined;
+      throw error;
+    }
+  }
+
+  /** Nobody is present by a session that was lost on its way. */
+  private watch(clientId: string, interests: readonly Interest[]): void {
+    const { node } = this.parts;
+    const over = (): void => {
+      clearTimeout(timer);
+      this.underWay.delete(clientId);
+    };
+    const timer = setTimeout(() => {
+      over();
+      node.leaveRooms(clientId, interests);
+    }, arrivalMs);
+    timer.unref();
+    this.underWay.set(clientId, () => {
+      over();
+      node.forgetRooms(clientId, interests);
+    });
+  }
+
+  private departureTo(clientId: string, to: string): [Session, Departure] | undefined {
+    const session = this.parts.node.findSession(clientId);
+    const departure = session && this.departures.get(session);
+    return session && departure?.to === to ? [session, departure] : undefined;
+  }
+
+  /** A node that drains gives us these. */
+  private async adopt(clientIds: readonly string[]): Promise<number> {
+    const fetched = await Promise.allSettled(clientIds.map((clientId) => this.fetch(clientId)));
+    return fetched.filter((each) => each.status === "fulfilled" && each.value !== undefined).length;
+  }
+
+  private async noteAll(): Promise<void> {
+    const all = [...this.guests];
+    while (all.length > 0) {
+      const some = all.splice(-batchSize);
+      await Promise.all(some.map((clientId) => this.parts.directory.moved(clientId)));
+    }
+  }
+}
+
+function noop(): void {}
+
+function pack(floors: Floors): Packed["floors"] {
+  return Array.from(floors, ([appId, epochs]) => [appId, [...epochs]] as const);
+}
+
+function unpack(packed: Packed["floors"]): Floors {
+  return new Map(packed.map(([appId, epochs]) => [appId, new Map(epochs)]));
+}

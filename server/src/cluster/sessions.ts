@@ -1,0 +1,393 @@
+/**
+ * Sessions of all nodes: any request of any client may reach any node.
+ *
+ * A session lives at one node, its owner. Requests that reach another are authorised there and
+ * forwarded: the owner is told what was granted, never by which credentials. When a client wants
+ * its events pushed at another node, the session moves there (`Moves`).
+ */
+import type { AppId, Grant, KeyId, ParsedChannel } from "@pandapush/protocol";
+import { parseChannel } from "@pandapush/protocol";
+import { Refusal } from "../errors.js";
+import type { MaybePromise } from "../maybe-promise.js";
+import type { Node } from "../node.js";
+import type {
+  ClientSession,
+  Joined,
+  ListBudget,
+  Outcome,
+  Session,
+  Sessions,
+  Subscribed,
+  Waiter,
+} from "../session.js";
+import { hashOf } from "../session.js";
+import type { Origin } from "../transports/transport.js";
+import type { Directory } from "./directory.js";
+import type { Membership } from "./membership.js";
+import type { Moves } from "./moves.js";
+import { type Peers, PeerUnavailable } from "./peers.js";
+
+/** How many nodes are asked for a session that is on its way from one to another. */
+const maxHops = 6;
+/** How long an owner waits to hear whether its answer reached the client. */
+const outcomeMs = 10_000;
+/** How long a list of members may take to its client. */
+const releaseMs = 5_000;
+
+/** What another node asks the owner to do. */
+type Command =
+  | {
+      readonly do: "subscribe";
+      readonly name: string;
+      readonly grant: Grant;
+      readonly left: number;
+    }
+  | { readonly do: "release" | "unsubscribe"; readonly name: string }
+  | { readonly do: "hold"; readonly n: number; readonly holdMs: number; readonly origin?: Origin }
+  | { readonly do: "forget" | "answer"; readonly n: number }
+  | { readonly do: "end" };
+
+/** `moved`: ask that node. `unknown`: it does not live here, and nobody knows where it went. */
+type Answer = { readonly done: unknown } | { readonly moved: string } | { readonly unknown: true };
+
+interface Request {
+  readonly clientId: string;
+  readonly command: Command;
+}
+
+/** Answers a connect that is open at another node. */
+interface Answered {
+  readonly n: number;
+  readonly events: readonly string[];
+  readonly sent?: number;
+}
+
+interface RemotelySubscribed {
+  readonly isNew: boolean;
+  /** The list of a presence channel's members; to be followed by `release`. */
+  readonly list?: string;
+}
+
+export interface ClusterSessionsParts {
+  readonly node: Node;
+  readonly directory: Directory;
+  readonly membership: Membership;
+  readonly peers: Peers;
+  readonly moves: Moves;
+  /** Whether what this key permits goes on, as far as this node knows. */
+  readonly isAllowed: (appId: AppId, keyId: KeyId | undefined) => MaybePromise<boolean>;
+}
+
+export class ClusterSessions implements Sessions {
+  /** Connects that are open here and held by other nodes. */
+  private readonly open = new Map<
+    number,
+    { readonly request: Waiter; owner: string | undefined }
+  >();
+  private opened = 0;
+  /** Connects that are held here and open at other nodes. */
+  private readonly held = new Map<string, RemoteWaiter>();
+  /** Lists of members on their way to a client by another node. */
+  private readonly releases = new Map<string, () => void>();
+
+  constructor(private readonly parts: ClusterSessionsParts) {
+    const { peers } = parts;
+    peers.serve("session", ({ clientId, command }: Request, from) =>
+      this.serve(clientId, command, from),
+    );
+    peers.serve("answer", (answered: Answered) => this.answered(answered));
+    peers.serve("let go", ({ n }: { n: number }, from) => this.heldFor(from, n)?.letGo());
+  }
+
+  ready(): MaybePromise<void> {
+    return this.parts.membership.verified();
+  }
+
+  find(clientId: string): MaybePromise<ClientSession | undefined> {
+    return this.parts.node.findSession(clientId) ?? this.findElsewhere(clientId);
+  }
+
+  fetch(clientId: string): MaybePromise<Session | undefined> {
+    const session = this.parts.node.findSession(clientId);
+    return session?.isLeaving === false ? session : this.parts.moves.fetch(clientId);
+  }
+
+  /** Another node died: its sessions are no more. */
+  died(nodeId: string): void {
+    for (const [n, { request, owner }] of [...this.open]) {
+      if (owner !== nodeId) continue;
+      this.open.delete(n);
+      request.refuse(new Refusal("unknownClient"));
+    }
+  }
+
+  /** Lets go of the connects that are open here: their clients return elsewhere. */
+  drain(): void {
+    for (const [n, { owner }] of this.open) {
+      if (owner !== undefined) this.parts.peers.tell(owner, "let go", { n });
+    }
+  }
+
+  /**
+   * Has the owner of a session do something.
+   * @returns what it answers, and who it is
+   * @throws Refusal `unknownClient`, `unavailable`, or the owner's
+   */
+  async command(clientId: string, command: Command): Promise<{ done: unknown; owner: string }> {
+    const { directory } = this.parts;
+    let owner = await directory.locate(clientId);
+    for (let hops = 0; owner !== undefined && hops < maxHops; hops++) {
+      const answer = await this.ask(owner, clientId, command);
+      if ("done" in answer) return { done: answer.done, owner };
+      if ("moved" in answer) {
+        owner = answer.moved;
+        directory.remember(clientId, owner);
+        continue;
+      }
+      directory.forget(clientId);
+      const found = await directory.lookUp(clientId);
+      // Whoever should have it does not.
+      owner = found === owner ? undefined : found;
+    }
+    throw new Refusal("unknownClient", [clientId]);
+  }
+
+  /** A connect is open here, and to be held by the session's owner. */
+  async hold(
+    clientId: string,
+    request: Waiter,
+    holdMs: number,
+    origin: Origin | undefined,
+  ): Promise<void> {
+    const n = ++this.opened;
+    const open: { request: Waiter; owner: string | undefined } = { request, owner: undefined };
+    this.open.set(n, open);
+    try {
+      const from = origin === undefined ? {} : { origin };
+      const { owner } = await this.command(clientId, { do: "hold", n, holdMs, ...from });
+      open.owner = owner;
+    } catch (error) {
+      // Unless it was answered nevertheless.
+      if (this.open.delete(n)) request.refuse(error);
+    }
+  }
+
+  /** What `source` holds open is gone, or shall be answered now. */
+  release(clientId: string, source: object, how: "forget" | "answer"): void {
+    for (const [n, { request }] of this.open) {
+      if (request.source !== source) continue;
+      if (how === "forget") this.open.delete(n);
+      // An owner that cannot be told answers, and hears that nobody is there.
+      this.command(clientId, { do: how, n }).catch(() => undefined);
+    }
+  }
+
+  private async findElsewhere(clientId: string): Promise<ClientSession | undefined> {
+    const { directory, moves } = this.parts;
+    const arrived = await moves.arriving(clientId);
+    if (arrived !== undefined) return arrived;
+    const owner = await directory.locate(clientId);
+    return owner === undefined ? undefined : new RemoteSession(clientId, this);
+  }
+
+  private async ask(owner: string, clientId: string, command: Command): Promise<Answer> {
+    const { membership, peers } = this.parts;
+    if (owner === membership.id) return this.serve(clientId, command, owner);
+    try {
+      const request: Request = { clientId, command };
+      return (await peers.ask(owner, "session", request)) as Answer;
+    } catch (error) {
+      if (!(error instanceof PeerUnavailable)) throw error;
+      if (!(await membership.isAlive(owner))) return { unknown: true };
+      throw new Refusal("unavailable", [clientId]);
+    }
+  }
+
+  private async serve(clientId: string, command: Command, from: string): Promise<Answer> {
+    const { node, moves, directory, membership } = this.parts;
+    await membership.verified();
+    const session = node.findSession(clientId) ?? (await moves.arriving(clientId));
+    if (session?.isLeaving) {
+      await moves.decided(session);
+      return this.serve(clientId, command, from);
+    }
+    if (session === undefined) {
+      const moved = directory.recall(clientId);
+      return moved === undefined || moved === membership.id ? { unknown: true } : { moved };
+    }
+    return { done: await this.perform(session, command, from) };
+  }
+
+  private async perform(session: Session, command: Command, from: string): Promise<unknown> {
+    switch (command.do) {
+      case "subscribe":
+        return this.subscribe(session, command.name, command.grant, command.left);
+      case "release":
+        this.releases.get(releaseKey(session, command.name))?.();
+        return undefined;
+      case "unsubscribe":
+        return session.unsubscribe(command.name);
+      case "hold": {
+        if (command.origin !== undefined) session.notice(command.origin);
+        const waiter = new RemoteWaiter(session, from, command.n, this);
+        this.held.set(waiter.key, waiter);
+        session.hold(waiter, command.holdMs);
+        return undefined;
+      }
+      case "forget": {
+        const waiter = this.heldFor(from, command.n);
+        if (waiter !== undefined) session.forget(waiter.source);
+        if (waiter !== undefined) this.held.delete(waiter.key);
+        return undefined;
+      }
+      case "answer":
+        this.heldFor(from, command.n)?.letGo();
+        return undefined;
+      case "end":
+        session.end("disconnect");
+        return undefined;
+    }
+  }
+
+  private async subscribe(
+    session: Session,
+    name: string,
+    grant: Grant,
+    left: number,
+  ): Promise<RemotelySubscribed> {
+    const channel = parseChannel(name);
+    if (channel === undefined) throw new Refusal("invalidChannelName");
+    // It may have been revoked here and not yet there.
+    if (!(await this.parts.isAllowed(grant.appId, grant.keyId))) throw new Refusal("revokedKey");
+    const { isNew, joined } = await session.subscribe(channel, grant, { left });
+    if (joined === undefined) return { isNew };
+    const key = releaseKey(session, name);
+    const release = (): void => {
+      clearTimeout(timer);
+      if (this.releases.get(key) === release) this.releases.delete(key);
+      joined.release();
+    };
+    const timer = setTimeout(release, releaseMs);
+    this.releases.set(key, release);
+    return { isNew, list: joined.list };
+  }
+
+  private heldFor(nodeId: string, n: number): RemoteWaiter | undefined {
+    return this.held.get(waiterKey(nodeId, n));
+  }
+
+  /**
+   * The owner answers a connect that is open here.
+   * @returns whether that reached the kernel
+   */
+  private answered({ n, events, sent }: Answered): Promise<boolean> {
+    const open = this.open.get(n);
+    this.open.delete(n);
+    return new Promise((resolve) => {
+      if (open === undefined) resolve(false);
+      else open.request.answer(events, sent, resolve);
+    });
+  }
+
+  /** For `RemoteWaiter`. */
+  async sendAnswer(waiter: RemoteWaiter, answered: Answered): Promise<boolean> {
+    this.held.delete(waiter.key);
+    try {
+      return (await this.parts.peers.ask(waiter.nodeId, "answer", answered, outcomeMs)) === true;
+    } catch (error) {
+      if (error instanceof PeerUnavailable) return false;
+      throw error;
+    }
+  }
+}
+
+/** A session that lives at another node. */
+export class RemoteSession implements ClientSession {
+  private origin: Origin | undefined;
+
+  constructor(
+    readonly clientId: string,
+    private readonly sessions: ClusterSessions,
+  ) {}
+
+  get hash(): string {
+    return hashOf(this.clientId);
+  }
+
+  notice({ kind, address, userAgent }: Origin): void {
+    this.origin = { kind, address, userAgent };
+  }
+
+  async subscribe(channel: ParsedChannel, grant: Grant, lists: ListBudget): Promise<Subscribed> {
+    const { name } = channel;
+    const command: Command = { do: "subscribe", name, grant, left: lists.left };
+    const { done } = await this.sessions.command(this.clientId, command);
+    const { isNew, list } = done as RemotelySubscribed;
+    if (list === undefined) return { isNew };
+    lists.left -= list.length;
+    const release = (): void => {
+      // It is released there by itself, later.
+      this.sessions.command(this.clientId, { do: "release", name }).catch(() => undefined);
+    };
+    return { isNew, joined: { list, release } satisfies Joined };
+  }
+
+  async unsubscribe(name: string): Promise<void> {
+    await this.sessions.command(this.clientId, { do: "unsubscribe", name });
+  }
+
+  hold(request: Waiter, holdMs: number): void {
+    void this.sessions.hold(this.clientId, request, holdMs, this.origin);
+  }
+
+  forget(source: object): void {
+    this.sessions.release(this.clientId, source, "forget");
+  }
+
+  answerFrom(source: object): void {
+    this.sessions.release(this.clientId, source, "answer");
+  }
+
+  end(): void {
+    // Where it cannot be told, it expires.
+    this.sessions.command(this.clientId, { do: "end" }).catch(() => undefined);
+  }
+}
+
+/** A connect that is held here and open at another node. */
+class RemoteWaiter implements Waiter {
+  readonly source = this;
+  readonly key: string;
+
+  constructor(
+    private readonly session: Session,
+    readonly nodeId: string,
+    private readonly n: number,
+    private readonly sessions: ClusterSessions,
+  ) {
+    this.key = waiterKey(nodeId, n);
+  }
+
+  answer(events: readonly string[], sent: number | undefined, outcome: Outcome): void {
+    const answered = { n: this.n, events, ...(sent === undefined ? {} : { sent }) };
+    const told = this.sessions.sendAnswer(this, answered).then(outcome);
+    if (events.length > 0) this.session.confirmBefore(told);
+  }
+
+  /** The session is lost on its way to another node: its client finds out when it asks again. */
+  refuse(): void {
+    this.answer([], undefined, () => undefined);
+  }
+
+  letGo(): void {
+    this.session.answerFrom(this.source);
+  }
+}
+
+function waiterKey(nodeId: string, n: number): string {
+  return `${nodeId}/${n}`;
+}
+
+function releaseKey({ clientId }: Session, name: string): string {
+  return `${clientId}${name}`;
+}
