@@ -2,7 +2,6 @@
  * What this process can do for clients: sessions, subscriptions, publications, presence.
  * Knows nothing of Bayeux, HTTP or tokens: it is given a Grant and does the deed.
  */
-import { randomFillSync } from "node:crypto";
 import type { AppId, Channel, Grant, KeyId, ParsedChannel, Pattern } from "@pandapush/protocol";
 import { ownText, parseChannel } from "@pandapush/protocol";
 import { AddressCounter } from "./addresses.js";
@@ -11,6 +10,7 @@ import { Refusal } from "./errors.js";
 import { type AppView, Hub, type HubLimits } from "./hub.js";
 import { after, type MaybePromise, orUndo } from "./maybe-promise.js";
 import type { Announce, Presence } from "./presence/presence.js";
+import { randomText } from "./random-text.js";
 import {
   type ClientSession,
   type Encoder,
@@ -613,23 +613,4 @@ function claimsMembership(data: string): boolean {
   const value: unknown = JSON.parse(data);
   if (typeof value !== "object" || value === null || Array.isArray(value)) return false;
   return Object.hasOwn(value, "subscribe") || Object.hasOwn(value, "unsubscribe");
-}
-
-/** Asking the system for randomness costs more than all the rest of making an id. */
-const randomPool = Buffer.alloc(4096);
-let randomsUsed = randomPool.length;
-
-/** Random text of `[a-z0-9]`, 8 bits of randomness for each byte. */
-function randomText(bytes: number): string {
-  if (randomsUsed + bytes > randomPool.length) {
-    randomFillSync(randomPool);
-    randomsUsed = 0;
-  }
-  const hex = randomPool.toString("hex", randomsUsed, randomsUsed + bytes);
-  // Ids are bearer secrets: no second copy of one stays behind.
-  randomPool.fill(0, randomsUsed, randomsUsed + bytes);
-  randomsUsed += bytes;
-  return BigInt(`0x${hex}`)
-    .toString(36)
-    .padStart(Math.ceil((bytes * 8) / Math.log2(36)), "0");
 }

@@ -103,9 +103,9 @@ describe("a poller whose every request reaches another node", () => {
     const channel = freshChannel();
     await poller.subscribe(channel);
     expect(await poller.poll({ advice: { timeout: 0 } })).toMatchObject([{ successful: true }]);
-    expect(
-      await poller.ask({ channel: "/meta/unsubscribe", subscription: channel }),
-    ).toMatchObject({ successful: true });
+    expect(await poller.ask({ channel: "/meta/unsubscribe", subscription: channel })).toMatchObject(
+      { successful: true },
+    );
     await publish(nodes[0], channel, "unheard");
     expect(dataOf(await poller.poll({ advice: { timeout: 0 } }))).toEqual([]);
     expect(await poller.ask({ channel: "/meta/disconnect" })).toMatchObject({ successful: true });
@@ -150,7 +150,12 @@ describe("a poller whose every request reaches another node", () => {
   });
 
   test("a bogus client is unknown everywhere", async () => {
-    for (const clientId of ["x", "a".repeat(39), nodes[0].url, `${"z".repeat(8)}${"1".repeat(31)}`]) {
+    for (const clientId of [
+      "x",
+      "a".repeat(39),
+      nodes[0].url,
+      `${"z".repeat(8)}${"1".repeat(31)}`,
+    ]) {
       const poller = new Poller(nodes[1]);
       poller.clientId = clientId;
       for (const message of [

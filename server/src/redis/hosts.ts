@@ -34,8 +34,9 @@ export interface Script {
   readonly sha: string;
 }
 
-export function readScript(url: URL): Script {
-  const text = readFileSync(url, "utf8");
+/** @param urls its parts, in their order: what several scripts share stands in front */
+export function readScript(...urls: readonly URL[]): Script {
+  const text = urls.map((url) => readFileSync(url, "utf8")).join("\n");
   return { text, sha: createHash("sha1").update(text).digest("hex") };
 }
 
