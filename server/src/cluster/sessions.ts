@@ -215,7 +215,8 @@ export class ClusterSessions implements Sessions {
       const moved = directory.recall(clientId);
       return moved === undefined || moved === membership.id ? { unknown: true } : { moved };
     }
-    return { done: await this.perform(session, command, from) };
+    // JSON knows no undefined.
+    return { done: (await this.perform(session, command, from)) ?? null };
   }
 
   private async perform(session: Session, command: Command, from: string): Promise<unknown> {
