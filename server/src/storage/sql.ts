@@ -107,11 +107,20 @@ class SqlStore implements Store {
     const rows = () => {
       const query = this.knex<ApplicationRow>("applications");
       if (user !== undefined) query.whereIn("id", this.administeredBy(user));
-      if (search !== undefined) query.where(contains(["name", "id"], search));
       return query;
     };
     const order = [{ column: "created_at" }, { column: "id" }];
-    return this.find<ApplicationRow, Application>(rows, order, page, toApplication);
+    if (search === undefined) {
+      return this.find<ApplicationRow, Application>(rows, order, page, toApplication);
+    }
+    const texts = ({ name, id }: ApplicationRow) => [name, id];
+    return this.search<ApplicationRow, Application>(
+      rows().orderBy(order),
+      texts,
+      search,
+      page,
+      toApplication,
+    );
   }
 
   async admins(id: AppId): Promise<string[]> {
@@ -196,12 +205,12 @@ class SqlStore implements Store {
   findKeys(appId: AppId, { search, ...page }: { search?: string } & Page): Promise<Found<Key>> {
     const rows = () => {
       const query = this.knex<KeyRow>("keys").where({ application_id: appId });
-      query.where("secret", "<>", "");
-      if (search !== undefined) query.where(contains(["purpose", "id"], search));
-      return query;
+      return query.where("secret", "<>", "");
     };
     const order = [{ column: "created_at" }, { column: "id" }];
-    return this.find<KeyRow, Key>(rows, order, page, toKey);
+    if (search === undefined) return this.find<KeyRow, Key>(rows, order, page, toKey);
+    const texts = ({ purpose, id }: KeyRow) => [purpose, id];
+    return this.search<KeyRow, Key>(rows().orderBy(order), texts, search, page, toKey);
   }
 
   async findKey(appId: AppId, id: KeyId): Promise<Key | undefined> {
@@ -382,6 +391,26 @@ class SqlStore implements Store {
     return { items: page.map(toItem), total: Number(count?.total) };
   }
 
+  /**
+   * Looks here for a text that is in one of the row's texts: databases differ in which letters they
+   * know, and SQLite knows those of ASCII alone. There are few applications, and few keys of one.
+   */
+  private async search<Row extends object, Item>(
+    rows: Knex.QueryBuilder,
+    textsOf: (row: Row) => readonly (string | null)[],
+    text: string,
+    { offset = 0, limit }: Page,
+    toItem: (row: Row) => Item,
+  ): Promise<Found<Item>> {
+    const folded = fold(text);
+    const all: Row[] = await this.run(() => rows.clone().select("*"));
+    const found = all.filter((row) =>
+      textsOf(row).some((each) => fold(each ?? "").includes(folded)),
+    );
+    const page = found.slice(offset, limit === undefined ? undefined : offset + limit);
+    return { items: page.map(toItem), total: found.length };
+  }
+
   private write<T>(work: (trx: Knex.Transaction) => Promise<T> | Knex.QueryBuilder): Promise<T> {
     return this.run(() => this.knex.transaction(async (trx) => await work(trx)));
   }
@@ -408,14 +437,9 @@ async function audit(
   });
 }
 
-/** A condition: one of the columns has this text in it. */
-function contains(columns: readonly string[], text: string) {
-  const pattern = `%${text.toLowerCase().replace(/[\\%_]/g, "\\$&")}%`;
-  return (query: Knex.QueryBuilder) => {
-    for (const column of columns) {
-      query.orWhereRaw("lower(??) like ? escape '\\'", [column, pattern]);
-    }
-  };
+/** Upper and lower case in one, also where a letter becomes two (ß) or has two small forms (σ, ς). */
+function fold(text: string): string {
+  return text.normalize().toLowerCase().toUpperCase();
 }
 
 function toApplication(row: ApplicationRow): Application {

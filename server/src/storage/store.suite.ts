@@ -209,6 +209,30 @@ export function storeSuite(open: () => Promise<{ store: Store; other: Store }>):
     expect(await other.findKeys(appId, page)).toEqual({ items: [batch], total: 2 });
   });
 
+  test("a search finds letters of all alphabets, in upper and lower case", async () => {
+    for (const name of ["Überraschung", "STRASSE", "Ярмарка", "ΟΔΟΣ", "Cafe\u0301"]) {
+      await store.addApplication({ name, createdBy: "ann" });
+    }
+    const named = async (search: string) =>
+      (await other.findApplications({ search })).items.map(({ name }) => name);
+    expect(await named("überr")).toEqual(["Überraschung"]);
+    expect(await named("ÜBERR")).toEqual(["Überraschung"]);
+    expect(await named("straße")).toEqual(["STRASSE"]);
+    expect(await named("ярМ")).toEqual(["Ярмарка"]);
+    expect(await named("οδος")).toEqual(["ΟΔΟΣ"]);
+    expect(await named("οδοσ")).toEqual(["ΟΔΟΣ"]);
+    expect(await named("CAFÉ")).toEqual(["Cafe\u0301"]);
+    const appId = await addApp();
+    const key = await store.addKey({
+      appId,
+      createdBy: "ann",
+      expires: null,
+      purpose: "Größe",
+    });
+    expect(await other.findKeys(appId, { search: "GRÖSS" })).toEqual({ items: [key], total: 1 });
+    expect(await other.findKeys(appId, { search: "grosse" })).toEqual({ items: [], total: 0 });
+  });
+
   test("a revoked key stays to be seen, with who revoked it; it is revoked once", async () => {
     const [appId, otherApp] = [await addApp(), await addApp()];
     const { id } = await addKey(appId);

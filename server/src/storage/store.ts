@@ -113,7 +113,8 @@ export interface Store {
   /**
    * In the order in which they were made.
    * @param filter.user only those that this user administers
-   * @param filter.search only those with this text in name or id; upper and lower case are the same
+   * @param filter.search only those with this text in name or id; upper and lower case are the
+   *   same, in every alphabet
    */
   findApplications(filter: { user?: string; search?: string } & Page): Promise<Found<Application>>;
   /** User names, sorted. */
@@ -131,7 +132,7 @@ export interface Store {
   removeApplication(id: AppId, by?: string): Promise<boolean>;
   /** Those of all applications, the revoked ones too. */
   keys(): Promise<Key[]>;
-  /** @param filter.search only those with this text in purpose or id */
+  /** @param filter.search only those with this text in purpose or id, as in `findApplications` */
   findKeys(appId: AppId, filter: { search?: string } & Page): Promise<Found<Key>>;
   findKey(appId: AppId, id: KeyId): Promise<Key | undefined>;
   /** Id (`PSID` + 16 characters) and secret (256 alphanumerics) are made here unless given. */
