@@ -452,6 +452,19 @@ export class KeyRefusal extends Refusal {
   }
 }
 
+/** Logins that are refused for a while. */
+export class TooManyLogins extends Refusal {
+  constructor(private readonly leftMs: number) {
+    const minutes = Math.ceil(leftMs / 60_000);
+    const left = minutes === 1 ? "a minute" : `${minutes} minutes`;
+    super("tooManyLogins", [], `Too many logins from your address failed; try again in ${left}.`);
+  }
+
+  override get retryAfterSeconds(): number {
+    return Math.ceil(this.leftMs / 1000);
+  }
+}
+
 /** Input that is refused field by field. */
 export class InvalidInput extends Refusal {
   /** @param fields the name of each, and what it must be */

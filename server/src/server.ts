@@ -280,6 +280,7 @@ function createAdminAuth(
     rootAdmins: admin.rootAdmins,
     sessionKey,
     sessionMs: admin.sessionMs,
+    store,
     onFailure: (failure) => log.warn(failure, "admin login failed"),
   });
   return { auth, ...(oidc === undefined ? {} : { oidc }) };

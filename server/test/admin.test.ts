@@ -51,6 +51,7 @@ beforeAll(async () => {
         rootAdmins: ["root"],
         sessionKey: "a key for sessions",
         sessionMs: 60_000,
+        store,
       }),
       store,
       live: quietLive,
@@ -725,6 +726,7 @@ describe("a session", () => {
       `${forged}.${signature}`,
       `${forged}.`,
       `${value}x`,
+      `${value}=`,
       "bnVsbA.",
     ]) {
       expect((await infoWith(`pandapush_session=${bad}`)).status).toBe(401);
@@ -737,10 +739,8 @@ describe("a session", () => {
     expect([answer.status, answer.text]).toEqual([200, "OK"]);
     expect(cookieOf(answer)).toMatch(ended);
     const old = await send("GET", "/logout");
-    expect([old.status, old.headers.get("location")]).toEqual([302, "/"]);
-    expect(cookieOf(old)).toMatch(ended);
-    const foreign = await send("GET", "/logout", { headers: { "sec-fetch-site": "cross-site" } });
-    expect(cookieOf(foreign)).toBe("");
+    expect([old.status, old.headers.get("location")]).toEqual([302, "/admin/logout"]);
+    expect(cookieOf(old)).toBe("");
   });
 
   test("a program is asked for Basic credentials, a page is not", async () => {

@@ -69,9 +69,9 @@ export function loginRoutes(
       },
     ),
     openRoute(
-      { method: "POST", path: "/logout", summary: "End the session" },
+      { method: "POST", path: "/logout", summary: "End the session, at all nodes" },
       async (_user, { request, reply }) => {
-        reply.header("set-cookie", auth.endSession(describe(request)));
+        reply.header("set-cookie", await auth.endSession(describe(request)));
       },
     ),
     route(

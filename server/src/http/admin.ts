@@ -86,7 +86,7 @@ function routeApi(
       const open = new Set(routes.filter(({ isOpen }) => isOpen).map(({ path }) => prefix + path));
       scope.addHook("onRequest", async (request, reply) => {
         const isSafe = request.method === "GET" || request.method === "HEAD";
-        if (!isSafe && isCrossSite(request.headers)) throw new Refusal("crossSite");
+        if (!isSafe && isCrossSite(describe(request))) throw new Refusal("crossSite");
         if (open.has(request.routeOptions.url ?? "")) return;
         const user = await auth.identify(describe(request)).catch((error: unknown) => {
           challenge(request, reply);
@@ -139,13 +139,18 @@ function describedRoutes(
 }
 
 function describeRequest(
-  { raw, headers }: FastifyRequest,
+  request: FastifyRequest,
   addressOf: AdminParts["addressOf"],
 ): AdminRequest {
+  const { raw, headers } = request;
+  return { headers, address: addressOf(raw), isSecure: isSecure(request) };
+}
+
+/** Between the browser and the first of our machines. */
+export function isSecure({ raw, headers }: FastifyRequest): boolean {
   // Whoever claims to come by TLS and does not gets a cookie that its browser will not send back.
   const forwarded = String(headers["x-forwarded-proto"] ?? "").split(",", 1)[0];
-  const isSecure = (raw.socket as TLSSocket).encrypted === true || forwarded?.trim() === "https";
-  return { headers, address: addressOf(raw), isSecure };
+  return (raw.socket as TLSSocket).encrypted === true || forwarded?.trim() === "https";
 }
 
 /**

@@ -336,6 +336,19 @@ class SqlStore implements Store {
     });
   }
 
+  async endSession(id: string, until: Date): Promise<void> {
+    const row = { id, until: until.toISOString() };
+    await this.write(async (trx) => {
+      await trx("ended_sessions").where("until", "<", new Date().toISOString()).delete();
+      await trx("ended_sessions").insert(row).onConflict("id").ignore();
+    });
+  }
+
+  async isSessionEnded(id: string): Promise<boolean> {
+    const row: unknown = await this.run(() => this.knex("ended_sessions").where({ id }).first());
+    return row !== undefined;
+  }
+
   async recordUse(uses: readonly KeyUse[]): Promise<void> {
     if (uses.length === 0) return;
     await this.write((trx) => this.database.countUses(trx, uses));

@@ -169,6 +169,9 @@ export interface Store {
   setSetting(name: string, value: string): Promise<void>;
   /** Sets it unless it is set. Resolves to what it is then: the same for all who try at once. */
   addSetting(name: string, value: string): Promise<string>;
+  /** Remembers that a session of the console has ended, until the time when it would have. */
+  endSession(id: string, until: Date): Promise<void>;
+  isSessionEnded(id: string): Promise<boolean>;
   /**
    * Changes whenever another process has changed applications or keys; undefined where the database
    * cannot tell.
