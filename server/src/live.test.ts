@@ -36,7 +36,7 @@ beforeEach(() => {
       throw error;
     },
   });
-  live = new LocalLive(node, new RefusalLog(() => true));
+  live = new LocalLive(node, new RefusalLog({ hasApp: () => true, hasKey: () => true }));
 });
 afterEach(() => node.close());
 

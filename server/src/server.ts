@@ -82,7 +82,10 @@ export async function startServer(
     },
     logError,
   });
-  const refusals = new RefusalLog((appId) => keys.knowsApp(appId));
+  const refusals = new RefusalLog({
+    hasApp: (appId) => keys.knowsApp(appId),
+    hasKey: (appId, keyId) => keys.knowsKey(appId, keyId),
+  });
   keys.onRevoked((revoked) => {
     node.revoke(revoked);
     for (const appId of revoked.appIds) refusals.forget(appId);

@@ -62,7 +62,7 @@ export function createAuthorize(keys: KeyTable): Authorize {
       const tokenKeyId = known?.keyId ?? readKeyId(token);
       if (tokenKeyId === undefined || typeof token !== "string") throw new Refusal("invalidToken");
       return after(keys.find(channel.appId, tokenKeyId), (key) => {
-        if (key === undefined || (hasKey && !isKeyText)) throw unknownKey(tokenKeyId);
+        if (key === undefined || (hasKey && !isKeyText)) throw new Refusal("unknownKey");
         if (hasKey) return grantBySecret(keys, key, secret);
         return grantByToken(action, channel, key, token, known);
       });
@@ -132,7 +132,7 @@ function grantByKey(
   secret: unknown,
 ): MaybePromise<Grant> {
   return after(keys.find(appId, keyId as KeyId), (key) => {
-    if (key === undefined) throw unknownKey(keyId);
+    if (key === undefined) throw new Refusal("unknownKey");
     return grantBySecret(keys, key, secret);
   });
 }
@@ -158,15 +158,6 @@ function grant(
     ...(presence === undefined ? {} : { presence }),
     ...(expiresAt === Number.POSITIVE_INFINITY ? {} : { expiresAt }),
   };
-}
-
-/** What looks like an id of ours is named: a secret in its place, put there by mistake, does not. */
-const keyIdForm = /^PSID[A-Za-z0-9]{1,28}$/;
-
-function unknownKey(keyId: string): Refusal {
-  const refusal = new Refusal("unknownKey");
-  if (keyIdForm.test(keyId)) refusal.keyId = keyId;
-  return refusal;
 }
 
 function refusalOf(key: LiveKey, code: ErrorCode): Refusal {

@@ -151,6 +151,11 @@ export class KeyTable {
     return this.table.has(appId);
   }
 
+  /** Whether this is known to be a key of this application, without asking the database. */
+  knowsKey(appId: AppId, keyId: string): boolean {
+    return this.table.get(appId)?.has(keyId as KeyId) === true;
+  }
+
   /**
    * A key of this application. At once when it is known.
    * @throws Refusal `unavailable` (or a promise rejected with it) when the database cannot tell
