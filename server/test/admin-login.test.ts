@@ -376,6 +376,25 @@ describe("on live traffic", () => {
     expect((await socket.subscribe(room, keyAuth)).error).toBe("Revoked key");
   });
 
+  test("an admin who is removed hears no more what the console heard for them", async () => {
+    const { server, socket, root } = await startLive();
+    const path = `/application/${appId}`;
+    const admins = (...names: string[]) => send(server, "POST", path, root, { admins: names });
+    expect(await status(admins("zoe", "ann"))).toBe(200);
+    const channel = `/${appId}/private/seen`;
+    const answer = await send(server, "POST", `${path}/token`, root, { channel, sub: true });
+    const { token } = (await answer.json()) as { token: string };
+    expect((await socket.subscribe(channel, { auth: { token } })).successful).toBe(true);
+    expect(await status(admins("zoe"))).toBe(200);
+    expect(await status(admins("ann"))).toBe(200);
+    const end = await socket.next((message) => message.error !== undefined, 1000);
+    expect(end).toMatchObject({ subscription: channel, successful: false, error: "Revoked key" });
+    expect((await socket.subscribe(channel, { auth: { token } })).error).toBe("Revoked key");
+    // What other keys permit goes on.
+    await socket.publish(room, 1);
+    expect((await socket.event(room)).data).toBe(1);
+  });
+
   test("a deleted key ends its subscriptions", async () => {
     const { server, socket, root } = await startLive();
     const path = `/application/${appId}/keys/${keyId}`;

@@ -8,7 +8,7 @@ import { join } from "node:path";
 import type { AppId } from "@pandapush/protocol";
 import { createDecoder } from "fast-jwt";
 import type { FastifyInstance } from "fastify";
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from "vitest";
 import { AdminAuth, type LoginMethod } from "../src/auth/admin.js";
 import { createAuthorize } from "../src/auth/authorize.js";
 import { KeyTable } from "../src/auth/keys.js";
@@ -385,6 +385,10 @@ describe("input that cannot be taken", () => {
     ).toMatchObject({ status: 415 });
     expect(await post("/applications", { name: "x".repeat(70_000) })).toMatchObject({
       status: 413,
+      json: {
+        message: "Message too large",
+        details: "A request to /admin/api has at most 65536 bytes (64 KiB).",
+      },
     });
   });
 
@@ -600,6 +604,16 @@ describe("keys", () => {
     expect(left / 86_400_000).toBeCloseTo(1, 2);
   });
 
+  test("a key that is made while another node deletes the application is 404", async () => {
+    const addKey = vi.spyOn(store, "addKey").mockImplementationOnce(async (given) => {
+      await store.removeApplication(shop.id);
+      return store.addKey(given);
+    });
+    const { status, json } = await post(ofShop("/keys"), {});
+    expect([status, json.message]).toEqual([404, "Not found"]);
+    addKey.mockRestore();
+  });
+
   test("[T11] that do not exist are 404, and the server goes on", async () => {
     const other = await store.addApplication({ name: "Other", createdBy: "ann" });
     for (const path of [ofShop("/keys/nokey"), `/application/${other.id}/keys/${key.id}`]) {
@@ -657,6 +671,50 @@ describe("tokens", () => {
     expect(claimsOf(fresh.json.token).keyId).not.toBe(own.id);
   });
 
+  test("of the console are signed with another key for another admin", async () => {
+    const body = { channel: `/${shop.id}/meta/statistics`, sub: true };
+    const tokens = [await post(ofShop("/token"), body), await post(ofShop("/token"), body, "root")];
+    expect(new Set(tokens.map(({ json }) => claimsOf(json.token).keyId)).size).toBe(2);
+  });
+
+  test("open channels of all lengths that there are", async () => {
+    const channel = `/${shop.id}/private/`.padEnd(512, "x");
+    for (const path of [ofShop("/token"), ofKey("/token")]) {
+      const { status, json } = await post(path, { channel, sub: true });
+      expect([status, claimsOf(json.token).channel]).toEqual([200, channel]);
+      const long = await post(path, { channel: `${channel}x`, sub: true });
+      expect([long.status, long.json.fields]).toEqual([
+        422,
+        { channel: "must have at most 512 characters" },
+      ]);
+    }
+  });
+
+  test("take presence up to a depth", async () => {
+    const channel = `/${shop.id}/presence/a`;
+    for (const path of [ofShop("/token"), ofKey("/token")]) {
+      const tokenWith = (presence: object) => post(path, { channel, sub: true, presence });
+      const tokenOf = (depth: number) => {
+        // The object itself is the first level.
+        const lists = `${"[".repeat(depth - 1)}${"]".repeat(depth - 1)}`;
+        return post(path, `{"channel":"${channel}","presence":{"id":"u1","a":${lists}}}`);
+      };
+      expect((await tokenOf(32)).status).toBe(200);
+      for (const depth of [33, 15_000]) {
+        const { status, json } = await tokenOf(depth);
+        expect([status, json.fields]).toEqual([
+          422,
+          { presence: "must be nested at most 32 deep" },
+        ]);
+      }
+      for (const id of ["", null, {}]) {
+        expect((await tokenWith({ id })).json.fields).toEqual({
+          "presence.id": "must be a text with at least one character, or a number",
+        });
+      }
+    }
+  });
+
   test("are not signed with a key that is over", async () => {
     const expires = new Date(0);
     const over = await store.addKey({ appId: shop.id, createdBy: "ann", expires, purpose: null });
@@ -673,7 +731,13 @@ describe("the audit", () => {
     await post(ofShop(`/keys/${id}/revoke`));
     const { json, headers } = await get(ofShop("/audit?limit=3"));
     expect(json).toMatchObject([
-      { user: "ann", action: "key.revoke", details: { key: id }, application_id: shop.id },
+      {
+        user: "ann",
+        action: "key.revoke",
+        details: { key: id, purpose: "batch" },
+        application_id: shop.id,
+        application_name: "Store",
+      },
       { user: "ann", action: "key.create", details: { key: id, purpose: "batch" }, at: time },
       { user: "root", action: "application.update", details: { name: "Store" } },
     ]);

@@ -31,8 +31,6 @@ export interface RouteParts {
 }
 
 const hourMs = 3_600_000;
-/** The console signs its tokens with a key of its own. */
-const consoleKey = { purpose: "web console", years: 10 };
 
 export function adminRoutes(parts: RouteParts): Route[] {
   return [
@@ -150,6 +148,8 @@ function applicationRoutes({ store, changed }: Pick<RouteParts, "store" | "chang
         const { name, admins } = body;
         const change = given({ name: name ?? undefined, admins });
         if (!(await store.updateApplication(id, change, user.name))) throw noSuchResource();
+        // What the console permitted those who were removed ends.
+        if (admins !== undefined) await changed();
         return { id };
       },
     ),
@@ -170,23 +170,6 @@ function applicationRoutes({ store, changed }: Pick<RouteParts, "store" | "chang
 
 function keyRoutes({ store, changed }: Pick<RouteParts, "store" | "changed">): Route[] {
   const keyPath = "/application/:id/keys/:keyId";
-
-  /** Requests that come together, as those of a page do, wait for the same key. */
-  const searches = new Map<AppId, Promise<Key>>();
-  const consoleKeyOf = (id: AppId, user: AdminUser): Promise<Key> => {
-    const running = searches.get(id);
-    if (running !== undefined) return running;
-    const search = findOrAddConsoleKey(id, user).finally(() => searches.delete(id));
-    searches.set(id, search);
-    return search;
-  };
-  const findOrAddConsoleKey = async (id: AppId, user: AdminUser): Promise<Key> => {
-    const existing = await findConsoleKey(store, id);
-    if (existing !== undefined) return existing;
-    const key = await addConsoleKey(store, id, user);
-    await changed();
-    return key;
-  };
 
   return [
     route(
@@ -286,14 +269,17 @@ function keyRoutes({ store, changed }: Pick<RouteParts, "store" | "changed">): R
         method: "POST",
         path: "/application/:id/token",
         summary:
-          "Sign a channel token with the console's own key, which is made when it is missing",
+          "Sign a channel token with the console's key for you, which is made when it is missing; what it permitted ends when you do not administer the application any more",
         body: shapes.newToken,
         answer: shapes.token,
       },
       async (user, { params, body }) => {
         const { id } = await ownApplication(store, user, params.id);
         requireOwnChannel(id, body.channel);
-        const key = await consoleKeyOf(id, user);
+        const { key, isNew } = await store.consoleKey(id, user.name);
+        if (isNew) await changed();
+        // Of whoever is removed later, the key is revoked.
+        await ownApplication(store, user, id);
         return { token: signWith(key, body) };
       },
     ),
@@ -387,21 +373,6 @@ function requireOwnChannel(appId: AppId, channel: string): void {
   throw new InvalidInput({
     channel: `must be a channel of this application, such as /${appId}/private/news, or a pattern, such as /${appId}/private/*`,
   });
-}
-
-async function findConsoleKey(store: Store, appId: AppId): Promise<Key | undefined> {
-  const { items } = await store.findKeys(appId, { search: consoleKey.purpose });
-  return items.find(
-    ({ purpose, revokedAt, expires }) =>
-      purpose === consoleKey.purpose && revokedAt === null && !shapes.isOver(expires),
-  );
-}
-
-function addConsoleKey(store: Store, appId: AppId, user: AdminUser): Promise<Key> {
-  const expires = new Date();
-  expires.setFullYear(expires.getFullYear() + consoleKey.years);
-  const { purpose } = consoleKey;
-  return store.addKey({ appId, createdBy: user.name, expires, purpose });
 }
 
 function listed<T, Item>(

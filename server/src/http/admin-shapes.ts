@@ -9,6 +9,8 @@ import type { Refused } from "../refusals.js";
 import type { Application, AuditEntry, Key } from "../storage/store.js";
 
 const maxText = 255;
+/** Objects and lists in each other. */
+const maxClaimDepth = 32;
 /** A time that ends a key or token may be given with a time zone, or as a day in UTC. */
 const time = z.union([z.iso.datetime({ offset: true }), z.iso.date()], {
   error: "must be a date such as 2030-12-31 or 2030-12-31T12:00:00Z",
@@ -95,13 +97,19 @@ export const rotation = z.object({
     .max(365 * 86_400_000, { error: "must be a year or less" })
     .default(86_400_000),
 });
+const presenceId = { error: "must be a text with at least one character, or a number" };
 export const newToken = z.object({
-  channel: word,
+  channel: z
+    .string({ error: "must be a text" })
+    .max(maxChannelLength, { error: `must have at most ${maxChannelLength} characters` }),
   presence: z
     .looseObject(
-      { id: z.union([z.string().min(1), z.number()], { error: "must be a text or a number" }) },
+      { id: z.union([z.string().min(1, presenceId), z.number()], presenceId) },
       { error: "must be an object with an id" },
     )
+    .refine((value) => !isDeeper(value, maxClaimDepth), {
+      error: `must be nested at most ${maxClaimDepth} deep`,
+    })
     .nullish(),
   pub: flag.nullish(),
   sub: flag.nullish(),
@@ -196,6 +204,7 @@ export const auditEntry = z.object({
   user: z.string().nullable(),
   action: z.string(),
   application_id: z.string().nullable(),
+  application_name: z.string().nullable().meta({ description: "At that time" }),
   details: z.record(z.string(), z.json()),
 });
 export const liveChannel = z.object({
@@ -250,6 +259,20 @@ export const published = z.object({
   ),
 });
 
+/** Without recursion, which has an end of its own. */
+function isDeeper(value: object, depth: number): boolean {
+  let level = [value];
+  for (let deep = 1; level.length > 0; deep++) {
+    if (deep > depth) return true;
+    level = level.flatMap((each) => Object.values(each).filter(isObject));
+  }
+  return false;
+}
+
+function isObject(value: unknown): value is object {
+  return typeof value === "object" && value !== null;
+}
+
 /** A key that ends within this is shown as expiring. */
 const expiringMs = 14 * 86_400_000;
 
@@ -292,6 +315,7 @@ export function toAuditEntry(entry: AuditEntry): z.input<typeof auditEntry> {
     user: entry.user,
     action: entry.action,
     application_id: entry.appId,
+    application_name: entry.appName,
     details: entry.details as Record<string, z.core.util.JSONType>,
   };
 }

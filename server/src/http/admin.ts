@@ -4,7 +4,7 @@
  */
 import type { IncomingMessage } from "node:http";
 import type { TLSSocket } from "node:tls";
-import type { FastifyInstance, FastifyRequest } from "fastify";
+import type { FastifyError, FastifyInstance, FastifyRequest } from "fastify";
 import { z } from "zod";
 import { type AdminAuth, type AdminRequest, type AdminUser, isCrossSite } from "../auth/admin.js";
 import type { OidcLogin } from "../auth/oidc.js";
@@ -70,6 +70,9 @@ function routeApi(
           done(error as Refusal);
         }
       });
+      scope.setErrorHandler((error: FastifyError | Refusal) => {
+        throw error.code === "FST_ERR_CTP_BODY_TOO_LARGE" ? tooLarge() : error;
+      });
       scope.addHook("onRequest", async (_request, reply) => {
         reply.headers(apiHeaders);
         if (auth === undefined) throw new Refusal("consoleClosed");
@@ -110,6 +113,11 @@ function routeApi(
     },
     { prefix },
   );
+}
+
+function tooLarge(): Refusal {
+  const help = `A request to ${prefix} has at most ${maxBodyBytes} bytes (64 KiB).`;
+  return new Refusal("tooLarge", [String(maxBodyBytes)], help);
 }
 
 function describedRoutes(

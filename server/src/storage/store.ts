@@ -35,6 +35,18 @@ export interface PreviousSecret {
 /** How many former secrets of one key count at once. */
 export const maxPreviousSecrets = 5;
 
+/** What the keys are for that the console signs its own tokens with. */
+export const consolePurpose = "web console";
+
+export interface NewKey {
+  readonly id?: KeyId;
+  readonly secret?: string;
+  readonly appId: AppId;
+  readonly createdBy: string;
+  readonly expires: Date | null;
+  readonly purpose: string | null;
+}
+
 /** A part of a list: from `offset` (0), at most `limit` (all). */
 export interface Page {
   readonly offset?: number;
@@ -50,12 +62,14 @@ export interface Found<T> {
 export interface AuditEntry {
   readonly id: number;
   readonly at: Date | null;
-  /** null: not known, such as somebody at the command line. */
+  /** `command line`: whoever may use it; null: not known. */
   readonly user: string | null;
   /** `<noun>.<verb>`, such as `key.revoke`. */
   readonly action: string;
   readonly appId: AppId | null;
-  /** JSON without secrets. */
+  /** The application's name at that time. */
+  readonly appName: string | null;
+  /** JSON without secrets; of a key with its purpose at that time. */
   readonly details: Readonly<Record<string, unknown>>;
 }
 
@@ -100,12 +114,17 @@ export class TooManySecrets extends Error {
   }
 }
 
+/** What was to be done in an application that does not exist, or not any more. */
+export class NoSuchApplication extends Error {
+  override readonly name = "NoSuchApplication";
+}
+
 /**
  * Applications, their admins and keys, in SQL. Every call ends in bounded time. All methods reject
  * with `StorageUnavailable` when the database is down.
  *
  * A method that changes an application or a key writes its audit entry in the same transaction;
- * `by` is the user it is done for.
+ * `by` is the user it is done for; where something is made, its creator unless given.
  */
 export interface Store {
   applications(): Promise<Application[]>;
@@ -121,8 +140,14 @@ export interface Store {
   admins(id: AppId): Promise<string[]>;
   isAdmin(id: AppId, user: string): Promise<boolean>;
   /** Creates it and makes the creator its first admin. The id is made here unless given. */
-  addApplication(app: { id?: AppId; name: string | null; createdBy: string }): Promise<Application>;
-  /** Changes what is given; `admins` replaces all of them. false: there is none. */
+  addApplication(
+    app: { id?: AppId; name: string | null; createdBy: string },
+    by?: string,
+  ): Promise<Application>;
+  /**
+   * Changes what is given; `admins` replaces all of them, and the keys with which the console signs
+   * for those who are not among them any more are revoked. false: there is none.
+   */
   updateApplication(
     id: AppId,
     change: { name?: string | null; admins?: readonly string[] },
@@ -135,15 +160,17 @@ export interface Store {
   /** @param filter.search only those with this text in purpose or id, as in `findApplications` */
   findKeys(appId: AppId, filter: { search?: string } & Page): Promise<Found<Key>>;
   findKey(appId: AppId, id: KeyId): Promise<Key | undefined>;
-  /** Id (`PSID` + 16 characters) and secret (256 alphanumerics) are made here unless given. */
-  addKey(key: {
-    id?: KeyId;
-    secret?: string;
-    appId: AppId;
-    createdBy: string;
-    expires: Date | null;
-    purpose: string | null;
-  }): Promise<Key>;
+  /**
+   * Id (`PSID` + 16 characters) and secret (256 alphanumerics) are made here unless given.
+   * @throws NoSuchApplication
+   */
+  addKey(key: NewKey, by?: string): Promise<Key>;
+  /**
+   * The key with which the console signs for this user, of `consolePurpose`, made when there is
+   * none that is of use: the same for all who ask at once.
+   * @throws NoSuchApplication
+   */
+  consoleKey(appId: AppId, user: string): Promise<{ readonly key: Key; readonly isNew: boolean }>;
   /** false: there is none, or it was revoked before. */
   revokeKey(appId: AppId, id: KeyId, by?: string): Promise<boolean>;
   /**
@@ -158,7 +185,7 @@ export interface Store {
   /** Adds to `use_count` and sets `last_used`, of all or of none. */
   recordUse(uses: readonly KeyUse[]): Promise<void>;
   /** For what is no change of an application or key. */
-  addAudit(entry: Pick<AuditEntry, "user" | "action" | "appId" | "details">): Promise<void>;
+  addAudit(entry: Omit<AuditEntry, "id" | "at" | "appName">): Promise<void>;
   /**
    * The newest first.
    * @param filter.user only entries of the applications that this user administers
