@@ -32,8 +32,10 @@ export class HttpBrowser {
     const visit = await this.send(url, init);
     // The one thing that it does of a page's script.
     if (visit.text.includes("document.forms[0].submit()")) return this.submit(visit, {}, until);
-    const location = visit.headers.get("location");
-    if (location === null || visit.status < 300 || visit.status > 399) return visit;
+    const isRedirect = visit.status >= 300 && visit.status <= 399;
+    const [, refresh] = /^0; url=(.*)$/.exec(visit.headers.get("refresh") ?? "") ?? [];
+    const location = isRedirect ? visit.headers.get("location") : (refresh ?? null);
+    if (location === null) return visit;
     const next = new URL(location, url).href;
     const stop = until === undefined ? {} : { until };
     return until?.(next) === true ? visit : this.open(next, stop);

@@ -155,5 +155,9 @@ export function useDisconnectUser(appId: string) {
 
 /** Ends the session, also at the provider where one logged in, and leads to the sign-in page. */
 export function signOut(): void {
-  window.location.assign("/admin/logout");
+  const form = document.createElement("form");
+  form.method = "post";
+  form.action = "/admin/logout";
+  document.body.append(form);
+  form.submit();
 }

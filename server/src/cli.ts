@@ -17,7 +17,7 @@ class Failure extends Error {
   override readonly name = "Failure";
 }
 
-/** Who did it, in the audit, where nobody is named. */
+/** Who did it, in the audit: `--user` says whose it is, and anybody may write any name there. */
 const commandLine = "command line";
 
 const exitCodes = { ok: 0, failed: 1, usage: 2 } as const;
@@ -83,11 +83,8 @@ app
       if (id !== undefined && (await store.findApplication(id as AppId)) !== undefined) {
         throw new Failure(`An application with the id ${id} exists already.`);
       }
-      const added = await store.addApplication({
-        ...(id === undefined ? {} : { id: id as AppId }),
-        name,
-        createdBy: user,
-      });
+      const given = { ...(id === undefined ? {} : { id: id as AppId }), name, createdBy: user };
+      const added = await store.addApplication(given, commandLine);
       print(applicationJson(added), [
         `Application ${name}`,
         `  id        ${added.id}`,
@@ -267,7 +264,8 @@ program
   .argument("<username>", "its creator and first admin")
   .action((name: string, username: string) =>
     withNewStore(async (store) => {
-      printJson(applicationJson(await store.addApplication({ name, createdBy: username })));
+      const given = { name, createdBy: username };
+      printJson(applicationJson(await store.addApplication(given, commandLine)));
     }),
   );
 
@@ -371,7 +369,7 @@ async function addKey(
   given: { createdBy: string; purpose: string | null; expires: Date | null },
 ): Promise<Key> {
   await requireApp(store, appId);
-  return store.addKey({ appId: appId as AppId, ...given });
+  return store.addKey({ appId: appId as AppId, ...given }, commandLine);
 }
 
 async function requireApp(store: Store, appId: string): Promise<void> {

@@ -302,6 +302,27 @@ test.each([
   ]);
 });
 
+test("odd entries of the users who may log in are named, each of them", () => {
+  const odd = [
+    "ann",
+    "*@example.com",
+    "*",
+    "ben;zoe@example.com",
+    "-x.com",
+    "a@@b.com",
+    "Zoe <z@b.com>",
+  ];
+  const OIDC_ALLOWED_USERS = ["example.com", ...odd, "ann@corp", "@corp"].join(", ");
+  expect(faults({ ...oidcLogin, OIDC_ALLOWED_USERS })).toEqual([
+    `OIDC_ALLOWED_USERS is "${OIDC_ALLOWED_USERS}"; allowed: a comma-separated list of domains and e-mail addresses, or * (not ${odd.map((item) => `"${item}"`).join(", ")})`,
+  ]);
+  const { admin } = readConfig({
+    ...oidcLogin,
+    OIDC_ALLOWED_USERS: "ann@corp, @corp, a.b+c@Sub.Example.com",
+  }).config;
+  expect(admin.provider?.allowed).toEqual(["ann@corp", "corp", "a.b+c@sub.example.com"]);
+});
+
 test.each(["http://localhost:8080/realms/x", "http://127.0.0.1:4000", "http://[::1]:4000"])(
   "a provider on this machine (%s) needs no TLS",
   (OIDC_ISSUER) => {

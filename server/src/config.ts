@@ -169,6 +169,8 @@ interface Variable<T> {
   readonly isSecret?: boolean | ((text: string) => boolean);
   /** undefined: the text is not allowed. Not called for an unset or empty variable. */
   read(text: string): T | undefined;
+  /** Which parts of a text that is not allowed are at fault. */
+  faultsIn?(text: string): readonly string[];
 }
 
 /** A variable that always has a value. */
@@ -587,9 +589,10 @@ const variables = {
   }),
   OIDC_ALLOWED_USERS: {
     group: oidc,
-    doc: "Who may log in: `example.com` stands for all whose e-mail address is in that domain, `ann@example.org` for one. The provider must say that the address is verified. `*`: everybody whom the provider lets in.",
+    doc: "Who may log in: `example.com` stands for all whose e-mail address is in that domain, `ann@example.org` for one; a domain without a dot has an `@` before it. The provider must say that the address is verified. `*`: everybody whom the provider lets in.",
     allowed: "a comma-separated list of domains and e-mail addresses, or *",
     read: readAllowedUsers,
+    faultsIn: oddAllowedUsers,
   } satisfies Variable<readonly string[]>,
   OIDC_USERNAME_CLAIM: {
     group: oidc,
@@ -818,7 +821,9 @@ function readValues(env: NodeJS.ProcessEnv, faults: string[]): Values {
       const { isSecret = false } = variable;
       const isHidden = typeof isSecret === "boolean" ? isSecret : isSecret(text);
       const shown = isHidden ? "set to something" : `"${text}"`;
-      faults.push(`${name} is ${shown}; allowed: ${variable.allowed}`);
+      const parts = variable.faultsIn?.(text).map((part) => `"${part}"`) ?? [];
+      const odd = parts.length === 0 ? "" : ` (not ${parts.join(", ")})`;
+      faults.push(`${name} is ${shown}; allowed: ${variable.allowed}${odd}`);
     }
     values[name] = value;
   }
@@ -1005,21 +1010,34 @@ function stripped(domain: string | undefined): Pick<ProviderConfig, "stripDomain
 
 function readAllowedUsers(value: string): readonly string[] | undefined {
   if (value.trim() === "*") return ["*"];
-  const users = splitList(value).map((item) => readAddress(item) ?? readDomain(item));
+  const users = splitList(value).map(readAllowedUser);
   const read = users.filter((item) => item !== undefined);
   return read.length > 0 && read.length === users.length ? read : undefined;
 }
 
+function oddAllowedUsers(value: string): readonly string[] {
+  return splitList(value).filter((item) => readAllowedUser(item) === undefined);
+}
+
+/** A name alone is meant as somebody's, and no domain; who has such a domain writes `@` before it. */
+function readAllowedUser(item: string): string | undefined {
+  if (!/[@.]/.test(item)) return undefined;
+  return readAddress(item) ?? readDomain(item);
+}
+
+/** Without what may stand in an address and is meant otherwise: patterns, names, other separators. */
 function readAddress(value: string): string | undefined {
-  const [, local, domain = ""] = /^([^\s@]+)@(.+)$/.exec(value) ?? [];
+  const [, local, domain = ""] = /^([\p{L}\d!#$%&'+/=?^_`{|}~.-]+)@(.+)$/u.exec(value) ?? [];
   const read = readDomain(domain);
-  return local === undefined || read === undefined ? undefined : `${local.toLowerCase()}@${read}`;
+  if (local === undefined || read === undefined || domain.startsWith("@")) return undefined;
+  return `${local.toLowerCase()}@${read}`;
 }
 
 /** @returns it in lower case, and without the `@` that some write before it */
 function readDomain(value: string): string | undefined {
   const domain = value.replace(/^@/, "").toLowerCase();
-  return /^[\p{L}\d-]+(?:\.[\p{L}\d-]+)*$/u.test(domain) ? domain : undefined;
+  const label = "[\\p{L}\\d](?:[\\p{L}\\d-]*[\\p{L}\\d])?";
+  return new RegExp(`^${label}(?:\\.${label})*$`, "u").test(domain) ? domain : undefined;
 }
 
 function isHttpUrl(value: string): boolean {

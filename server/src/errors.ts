@@ -318,6 +318,12 @@ export const catalogue = {
     help: "The application has no key with this id.",
     retry: "no",
   },
+  cannotRotate: {
+    text: "Key cannot be rotated",
+    http: 409,
+    help: "A key that has expired or was revoked has no use for a new secret, and at most five former secrets count at once.",
+    retry: "no",
+  },
   // Limits
   tooLarge: {
     text: "Message too large",
@@ -450,6 +456,19 @@ export class KeyRefusal extends Refusal {
 
   override get http(): number {
     return 403;
+  }
+}
+
+/** Logins that are refused for a while. */
+export class TooManyLogins extends Refusal {
+  constructor(private readonly leftMs: number) {
+    const minutes = Math.ceil(leftMs / 60_000);
+    const left = minutes === 1 ? "a minute" : `${minutes} minutes`;
+    super("tooManyLogins", [], `Too many logins from your address failed; try again in ${left}.`);
+  }
+
+  override get retryAfterSeconds(): number {
+    return Math.ceil(this.leftMs / 1000);
   }
 }
 

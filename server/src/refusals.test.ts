@@ -9,7 +9,10 @@ const denied = () => new Refusal("noAuth");
 let log: RefusalLog;
 beforeEach(() => {
   vi.useFakeTimers();
-  log = new RefusalLog((appId) => appId.startsWith("app"));
+  log = new RefusalLog({
+    hasApp: (appId) => appId.startsWith("app"),
+    hasKey: (_appId, keyId) => keyId.startsWith("PSID"),
+  });
 });
 afterEach(() => {
   vi.useRealTimers();
@@ -55,6 +58,13 @@ describe("refusals", () => {
         count: 2,
       },
     ]);
+  });
+
+  test("do not show the key of another application", () => {
+    const foreign = new Refusal("unknownKey");
+    foreign.keyId = "another";
+    refuse("a", foreign);
+    expect(log.list(app)).toMatchObject([{ keyId: null }]);
   });
 
   test("are kept up to a number; those that happened again least lately go first", () => {

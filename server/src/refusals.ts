@@ -13,7 +13,7 @@ export interface Refused {
   readonly message: string;
   /** What can be done about it, the last time. */
   readonly details: string;
-  /** The key that was used, the last time. */
+  /** The application's key that was used, the last time. */
   readonly keyId: string | null;
   readonly firstAt: number;
   readonly lastAt: number;
@@ -46,8 +46,16 @@ export class RefusalLog {
   private readonly apps = new Map<AppId, AppLog>();
   private turns = 0;
 
-  /** @param hasApp nothing is kept for applications that do not exist */
-  constructor(private readonly hasApp: (appId: AppId) => boolean) {}
+  /**
+   * @param known.hasApp nothing is kept for applications that do not exist
+   * @param known.hasKey nor are the keys of others, which somebody tried here
+   */
+  constructor(
+    private readonly known: {
+      readonly hasApp: (appId: AppId) => boolean;
+      readonly hasKey: (appId: AppId, keyId: string) => boolean;
+    },
+  ) {}
 
   /** @param channel as it was asked for; it tells the application, so without one nothing is kept */
   addForChannel(action: RefusedAction, channel: unknown, refusal: Refusal): void {
@@ -61,13 +69,15 @@ export class RefusalLog {
     if (untold.has(refusal.code)) return;
     let log = this.apps.get(appId);
     if (log === undefined) {
-      if (!this.hasApp(appId)) return;
+      if (!this.known.hasApp(appId)) return;
       log = new AppLog();
       if (this.apps.size >= maxApps) forgetOldest(this.apps);
       this.apps.set(ownText(appId), log);
     }
     log.turn = ++this.turns;
-    log.add(action, channel === null ? null : cut(channel), refusal);
+    const { keyId } = refusal;
+    const ownKey = keyId !== undefined && this.known.hasKey(appId, keyId) ? keyId : undefined;
+    log.add(action, channel === null ? null : cut(channel), refusal, ownKey);
   }
 
   /** The last first. */
@@ -90,7 +100,12 @@ class AppLog {
   private windowEnd = 0;
   private madeInWindow = 0;
 
-  add(action: RefusedAction, asked: string | null, refusal: Refusal): void {
+  add(
+    action: RefusedAction,
+    asked: string | null,
+    refusal: Refusal,
+    keyId: string | undefined,
+  ): void {
     const now = Date.now();
     const last = this.last;
     const entry =
@@ -103,7 +118,7 @@ class AppLog {
     entry.lastAt = now;
     entry.turn = this.turn;
     entry.details = cut(quoting.has(refusal.code) ? refusal.usualHelp : refusal.help);
-    entry.keyId = refusal.keyId ?? entry.keyId;
+    entry.keyId = keyId ?? entry.keyId;
   }
 
   list(): Refused[] {

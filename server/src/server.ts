@@ -96,7 +96,10 @@ export async function startServer(
       log.warn({ app }, "publications were lost: more was published than could be delivered"),
     logError,
   });
-  const refusals = new RefusalLog((appId) => keys.knowsApp(appId));
+  const refusals = new RefusalLog({
+    hasApp: (appId) => keys.knowsApp(appId),
+    hasKey: (appId, keyId) => keys.knowsKey(appId, keyId),
+  });
   keys.onRevoked((revoked) => {
     node.revoke(revoked);
     for (const appId of revoked.appIds) refusals.forget(appId);
@@ -314,6 +317,7 @@ function createAdminAuth(
     rootAdmins: admin.rootAdmins,
     sessionKey,
     sessionMs: admin.sessionMs,
+    store,
     onFailure: (failure) => log.warn(failure, "admin login failed"),
   });
   return { auth, ...(oidc === undefined ? {} : { oidc }) };

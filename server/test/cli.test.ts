@@ -114,6 +114,28 @@ describe("pandapush key", () => {
     expect(listed.out).not.toContain(secret);
   });
 
+  test("add is in the audit as done here, whoever it is for", async () => {
+    const id = await addApp();
+    await run(["key", "add", id, "--user", "ann", "--purpose", "web"]);
+    await run(["addKey", id, "ben", "batch"]);
+    const old = await run(["add", "Old", "zoe"]);
+    const store = await openStore({ path: join(folder, "db.sqlite") });
+    const { items } = await store.audit({ limit: 4 });
+    expect(items.map(({ user, action }) => [user, action])).toEqual(
+      ["application", "key", "key", "application"].map((noun) => [
+        "command line",
+        `${noun}.create`,
+      ]),
+    );
+    expect((await store.findKeys(id as AppId, {})).items.map((key) => key.createdBy)).toEqual([
+      "ann",
+      "ben",
+    ]);
+    expect(await store.admins(id as AppId)).toEqual(["admin"]);
+    expect(await store.admins(JSON.parse(old.out).id)).toEqual(["zoe"]);
+    await store.close();
+  });
+
   test("add says that its curl line has the default port when no other is configured", async () => {
     const { out } = await run(["key", "add", await addApp()]);
     expect(out).toMatch(

@@ -68,6 +68,7 @@ async function start(build: string, login: Login = "password"): Promise<string> 
     rootAdmins: [],
     sessionKey: "a key for sessions",
     sessionMs: 60_000,
+    store,
   });
   const app = createApp({
     authorize: createAuthorize(keys),
@@ -145,7 +146,7 @@ function get(
 const safety = {
   "x-content-type-options": "nosniff",
   "x-frame-options": "DENY",
-  "referrer-policy": "no-referrer",
+  "referrer-policy": "same-origin",
   "cross-origin-opener-policy": "same-origin",
   "cross-origin-resource-policy": "same-origin",
 };
@@ -294,7 +295,8 @@ test("wrong Basic credentials show the sign-in page, and too many of them for a 
     expect([status, body.toString()]).toEqual([401, expect.stringContaining("Wrong user name")]);
   }
   const { status, headers, body } = await get(base, "/admin", as("ann"));
-  expect([status, headers["retry-after"]]).toEqual([429, "5"]);
+  expect(status).toBe(429);
+  expect(Number(headers["retry-after"])).toBeGreaterThan(60);
   expect(body.toString()).toContain("Too many failed logins");
 });
 
@@ -355,20 +357,47 @@ test("a page of another site can log nobody in", async () => {
   }
 });
 
-test.each([
-  ["/logout", "/"],
-  ["/admin/logout", "/admin"],
-])("%s ends a session, but not for another site", async (path, next) => {
+test("a link, also one of another site, ends no session; the button of its page does", async () => {
   const base = await startBuilt();
   const session = await logIn(base);
-  const foreign = await get(base, path, { ...session, "sec-fetch-site": "cross-site" });
-  expect([foreign.headers.location, foreign.headers["set-cookie"]]).toEqual([next, undefined]);
-  const { status, headers } = await get(base, path, {
-    ...session,
-    "sec-fetch-site": "same-origin",
-  });
-  expect([status, headers.location]).toEqual([302, next]);
-  expect(headers["set-cookie"]).toEqual([
+  const foreign = { ...session, "sec-fetch-site": "cross-site" };
+  expect((await get(base, "/logout", foreign)).headers.location).toBe("/admin/logout");
+  for (const headers of [session, foreign]) {
+    const { status, headers: given, body } = await get(base, "/admin/logout", headers);
+    expect([status, given["set-cookie"]]).toEqual([200, undefined]);
+    expect(body.toString()).toContain(`<form method="post" action="/admin/logout">`);
+    expect(given).toMatchObject(safety);
+  }
+  const post = (headers: Record<string, string>) =>
+    fetch(`${base}/admin/logout`, { method: "POST", headers, redirect: "manual" });
+  const host = new URL(base).host;
+  for (const headers of [
+    { "sec-fetch-site": "cross-site" },
+    { origin: "null" },
+    { origin: "https://evil.example" },
+    { origin: `ftp://${host}` },
+    { origin: `http://${host}`, "x-forwarded-proto": "https" },
+  ]) {
+    const refused = await post({ ...session, ...headers });
+    expect([refused.status, refused.headers.getSetCookie()]).toEqual([403, []]);
+  }
+  expect((await get(base, "/admin/api/info", session)).status).toBe(200);
+  const { status, headers } = await post({ ...session, origin: base });
+  expect([status, headers.get("location")]).toEqual([303, "/admin"]);
+  expect(headers.getSetCookie()).toEqual([
     "pandapush_session=; Path=/admin; Max-Age=0; HttpOnly; SameSite=Lax",
   ]);
+  // A copy of the cookie is over, too.
+  expect((await get(base, "/admin/api/info", session)).status).toBe(401);
+});
+
+test("a form of our own is taken where a proxy does TLS and does not say so", async () => {
+  const base = await startBuilt();
+  const headers = { ...(await logIn(base)), origin: base.replace("http:", "https:") };
+  const answer = await fetch(`${base}/admin/logout`, {
+    method: "POST",
+    headers,
+    redirect: "manual",
+  });
+  expect(answer.status).toBe(303);
 });

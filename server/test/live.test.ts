@@ -875,7 +875,7 @@ describe("refusals", () => {
       ["publish", channel, "Could not find key"],
     ]);
     expect(list.map((each) => each.count)).toEqual([3, 1, 1, 1, 1, 1, 1]);
-    expect(list.map((each) => each.key_id)).toEqual([null, key, key, null, key, key, otherKey]);
+    expect(list.map((each) => each.key_id)).toEqual([null, key, key, null, key, key, null]);
     for (const { details, first_at, last_at } of list) {
       expect(details).toMatch(/\w/);
       const [first, last] = [Date.parse(String(first_at)), Date.parse(String(last_at))];
@@ -892,7 +892,17 @@ describe("refusals", () => {
     expect(theirs.json).toEqual([]);
   });
 
-  test("show nothing that was sent but channels and what looks like the id of a key", async () => {
+  test("do not show another application's key to the one where it was tried", async () => {
+    const path = `/api/${other}/publish`;
+    const authorization = basic(otherKey, secret);
+    const body = JSON.stringify({ messages: [{ channel: `/${app}/private/a`, data: 1 }] });
+    expect((await restPublish(path, { authorization }, body)).status).toBe(200);
+    const list = await refusals();
+    expect(list.map(fields)).toEqual([["rest_publish", `/${app}/private/a`, "Could not find key"]]);
+    expect(list[0]?.key_id).toBeNull();
+  });
+
+  test("show nothing that was sent but channels and the ids of the application's keys", async () => {
     const peer = await connect();
     const channel = `/${app}/private/a`;
     const mistaken = "x".repeat(40);

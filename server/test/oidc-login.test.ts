@@ -10,19 +10,32 @@ const request: AdminRequest = { headers: {}, address: undefined, isSecure: false
 
 let server: Server;
 let issuer: string;
+/** What the ID token says, and what the provider says beside it when it is asked. */
+let told: object;
+let said: object | undefined;
 /** What the provider was asked; it answers while `isUp`. */
 let asked: number;
 let isUp: boolean;
 let reasons: string[];
 
 beforeEach(async () => {
-  [asked, isUp, reasons] = [0, true, []];
-  server = createServer((_request, response) => {
+  [asked, isUp, reasons, told, said] = [0, true, [], {}, undefined];
+  server = createServer(({ url }, response) => {
     asked++;
     if (!isUp) return response.writeHead(500).end("no");
     response.setHeader("content-type", "application/json");
-    const authorization_endpoint = `${issuer}/authorize`;
-    return response.end(JSON.stringify({ issuer, authorization_endpoint }));
+    if (url === "/token") {
+      const tokens = { access_token: "access", token_type: "Bearer", id_token: idToken(told) };
+      return response.end(JSON.stringify(tokens));
+    }
+    if (url === "/userinfo") return response.end(JSON.stringify({ sub: "u1", ...said }));
+    const metadata = {
+      issuer,
+      authorization_endpoint: `${issuer}/authorize`,
+      token_endpoint: `${issuer}/token`,
+      ...(said === undefined ? {} : { userinfo_endpoint: `${issuer}/userinfo` }),
+    };
+    return response.end(JSON.stringify(metadata));
   }).listen(0, "127.0.0.1");
   await once(server, "listening");
   issuer = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
@@ -58,6 +71,13 @@ async function begin(login: OidcLogin) {
   const sent = new URL(url).searchParams;
   const search = `?${new URLSearchParams({ state: sent.get("state") ?? "" })}`;
   return { search, pair, cookie, nonce: sent.get("nonce") };
+}
+
+function idToken(claims: object): string {
+  const encode = (value: unknown) => Buffer.from(JSON.stringify(value)).toString("base64url");
+  const iat = Math.floor(Date.now() / 1000);
+  const all = { iss: issuer, aud: "id", sub: "u1", iat, exp: iat + 60, ...claims };
+  return `${encode({ alg: "RS256" })}.${encode(all)}.c2lnbmVk`;
 }
 
 const withCookie = (cookie: string): AdminRequest => ({ ...request, headers: { cookie } });
@@ -129,4 +149,35 @@ test("a provider without a logout, or that does not answer, is left alone at a l
   expect(await login.logoutUrl("token")).toBeUndefined();
   isUp = true;
   expect(await login.logoutUrl("token")).toBeUndefined();
+});
+
+test.each([
+  ["the ID token", { email: "ann@x.org", email_verified: true }, undefined, "ann@x.org"],
+  ["what it says when asked", {}, { email: "ann@x.org", email_verified: true }, "ann@x.org"],
+  [
+    "the ID token, whatever it says when asked",
+    { email: "ann@x.org", email_verified: true, name: "Ann" },
+    { email: "evil@x.org", email_verified: false },
+    "ann@x.org",
+  ],
+  [
+    "one place, and not half of it from another",
+    { email: "evil@x.org" },
+    { email: "ann@x.org", email_verified: true },
+    "ann@x.org",
+  ],
+  ["no place", { email: "evil@x.org" }, { email_verified: true }, undefined],
+  ["no place", { email_verified: true }, { email: "evil@x.org" }, undefined],
+  ["no place", { email: "evil@x.org" }, undefined, undefined],
+])("a verified e-mail address is taken from %s", async (_where, inToken, whenAsked, expected) => {
+  [told, said] = [{}, whenAsked];
+  const login = createLogin();
+  const { search, pair, nonce } = await begin(login);
+  told = { nonce, ...inToken };
+  const attempt = await login.resume(search, withCookie(pair));
+  if (attempt === undefined) throw new Error("The login did not begin");
+  const completed = login.complete(attempt, `${search}&code=c`);
+  if (expected === undefined)
+    await expect(completed).rejects.toMatchObject({ code: "loginDenied" });
+  else expect(await completed).toMatchObject({ name: expected });
 });

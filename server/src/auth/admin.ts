@@ -1,8 +1,10 @@
 /** Who an admin is: sessions in signed cookies, Basic credentials, and what keeps strangers out. */
 import { createHmac, randomBytes, timingSafeEqual } from "node:crypto";
 import type { IncomingHttpHeaders } from "node:http";
-import { Refusal } from "../errors.js";
+import { Refusal, TooManyLogins } from "../errors.js";
 import { StorageUnavailable, type Store } from "../storage/store.js";
+import { networkOf } from "./network.js";
+import { isCanonical } from "./token.js";
 
 export interface AdminUser {
   readonly name: string;
@@ -21,8 +23,13 @@ export interface AdminRequest {
 
 /** Which users there are, and how they prove who they are. */
 export interface LoginMethod {
-  /** Absent: users prove themselves elsewhere, and have no password here. */
-  checkPassword?(name: string, password: string): Promise<boolean>;
+  /**
+   * Absent: users prove themselves elsewhere, and have no password here.
+   * @param beforeWork called before work that costs, which may come after a while; what it throws
+   *   is the answer
+   * @throws Refusal unavailable when there is too much to do
+   */
+  checkPassword?(name: string, password: string, beforeWork?: () => void): Promise<boolean>;
   /**
    * A secret or fact that sessions of this user are bound to: they end when it changes.
    * undefined: there is no such user.
@@ -36,6 +43,8 @@ interface Options {
   /** Or how to get it, when it is first needed. */
   readonly sessionKey: string | (() => Promise<string>);
   readonly sessionMs: number;
+  /** Where all nodes learn of a session that has ended. */
+  readonly store: Pick<Store, "endSession" | "isSessionEnded">;
   /** Told of each failed login. Not of the name: people type passwords there by mistake. */
   readonly onFailure?: (failure: { address: string | undefined }) => void;
 }
@@ -66,11 +75,13 @@ export class AdminAuth {
    */
   async identify(request: AdminRequest): Promise<AdminUser | undefined> {
     for (const value of readCookies(request.headers.cookie, sessionCookie)) {
-      const name = await this.readSession(value);
-      if (name !== undefined) return this.toUser(name);
+      const session = await this.readSession(value);
+      if (session !== undefined) return this.toUser(session.name);
     }
     // Where there are no passwords, they are meant for a proxy before us.
     if (!this.takesPasswords) return undefined;
+    // A picture of another site's page would count as a failed login.
+    if (isCrossSite(request)) return undefined;
     const basic = readBasic(request.headers.authorization);
     return basic && this.check(basic.name, basic.password, request);
   }
@@ -95,21 +106,34 @@ export class AdminAuth {
     const binding = await this.options.method.binding(name);
     if (binding === undefined) throw new Refusal("loginFailed");
     const { sessionMs } = this.options;
-    const content = Buffer.from(JSON.stringify([name, Date.now() + sessionMs]));
+    const id = randomBytes(16).toString("base64url");
+    const content = Buffer.from(JSON.stringify([name, Date.now() + sessionMs, id]));
     const payload = content.toString("base64url");
     const signature = await this.sign(payload, binding);
     const value = `${payload}.${signature.toString("base64url")}`;
     return setCookie(sessionCookie, value, { path: "/admin", maxAgeMs: sessionMs, isSecure });
   }
 
-  /** The `Set-Cookie` header that ends a session in the browser. */
-  endSession({ isSecure }: AdminRequest): string {
+  /**
+   * Ends the request's session at all nodes, also where its cookie was copied to.
+   *
+   * @returns the `Set-Cookie` header that ends it in the browser
+   * @throws Refusal unavailable when it may hold still
+   */
+  async endSession({ headers, isSecure }: AdminRequest): Promise<string> {
+    for (const value of readCookies(headers.cookie, sessionCookie)) {
+      const session = await this.readSession(value);
+      if (session === undefined) continue;
+      const { id, expiresAt } = session;
+      await orUnavailable(this.options.store.endSession(id, new Date(expiresAt)));
+    }
     return setCookie(sessionCookie, "", { path: "/admin", maxAgeMs: 0, isSecure });
   }
 
   /** @throws Refusal tooManyLogins */
   requireTries({ address }: AdminRequest): void {
-    if (this.failures.isOver(address)) throw new Refusal("tooManyLogins");
+    const leftMs = this.failures.lockedMs(address);
+    if (leftMs > 0) throw new TooManyLogins(leftMs);
   }
 
   /** Counts a login that failed, against its address. */
@@ -121,7 +145,9 @@ export class AdminAuth {
   private async check(name: string, password: string, request: AdminRequest): Promise<AdminUser> {
     const { method } = this.options;
     this.requireTries(request);
-    const isRight = name.length <= maxNameLength && (await method.checkPassword?.(name, password));
+    const mayTry = () => this.requireTries(request);
+    const isRight =
+      name.length <= maxNameLength && (await method.checkPassword?.(name, password, mayTry));
     if (isRight !== true) {
       this.countFailure(request);
       throw this.takesPasswords
@@ -131,17 +157,18 @@ export class AdminAuth {
     return this.toUser(name);
   }
 
-  /** @returns the name of the session's user; undefined when it does not hold (any more) */
-  private async readSession(value: string): Promise<string | undefined> {
+  /** @returns undefined when it does not hold (any more) */
+  private async readSession(value: string): Promise<Session | undefined> {
     const [payload = "", signature = ""] = value.split(".");
     const session = parseSession(payload);
     if (session === undefined || Date.now() >= session.expiresAt) return undefined;
     const binding = await this.options.method.binding(session.name);
-    if (binding === undefined) return undefined;
+    if (binding === undefined || !isCanonical(signature)) return undefined;
     const expected = await this.sign(payload, binding);
     const given = Buffer.from(signature, "base64url");
-    const holds = given.length === expected.length && timingSafeEqual(given, expected);
-    return holds ? session.name : undefined;
+    if (given.length !== expected.length || !timingSafeEqual(given, expected)) return undefined;
+    const isEnded = await orUnavailable(this.options.store.isSessionEnded(session.id));
+    return isEnded ? undefined : session;
   }
 
   /** The binding is signed and not sent: nobody can guess at a password that is in it. */
@@ -186,19 +213,32 @@ export function sharedSessionKey(store: Store): () => Promise<string> {
  * cookie, or the Basic credentials that it remembers, by itself. What is no browser says nothing.
  *
  * Fetch Metadata: `none` is a person's doing, such as a bookmark. Where a browser does not send
- * it (to plain HTTP, for one) it still sends `Origin` with whatever can change something.
+ * it (to plain HTTP, for one) it still sends `Origin` with whatever can change something. Whoever
+ * is on the way can write a page that came by plain HTTP, so for one that came by TLS it is of
+ * another site; the other way round it may be a proxy that does TLS and does not say so.
  */
-export function isCrossSite(headers: IncomingHttpHeaders): boolean {
+export function isCrossSite({
+  headers,
+  isSecure,
+}: Pick<AdminRequest, "headers" | "isSecure">): boolean {
   const site = headers["sec-fetch-site"];
   if (site !== undefined) return site !== "same-origin" && site !== "none";
   const { origin } = headers;
   if (origin === undefined) return false;
   if (!URL.canParse(origin)) return true;
-  const { host } = new URL(origin);
+  const { host, protocol } = new URL(origin);
+  if (protocol !== "https:" && (isSecure || protocol !== "http:")) return true;
   return host !== headers.host && host !== headers["x-forwarded-host"];
 }
 
-function parseSession(payload: string): { name: string; expiresAt: number } | undefined {
+interface Session {
+  readonly name: string;
+  /** ms since 1970 */
+  readonly expiresAt: number;
+  readonly id: string;
+}
+
+function parseSession(payload: string): Session | undefined {
   let value: unknown;
   try {
     value = JSON.parse(Buffer.from(payload, "base64url").toString());
@@ -207,9 +247,9 @@ function parseSession(payload: string): { name: string; expiresAt: number } | un
     return undefined;
   }
   if (!Array.isArray(value)) return undefined;
-  const [name, expiresAt] = value as unknown[];
-  return typeof name === "string" && typeof expiresAt === "number"
-    ? { name, expiresAt }
+  const [name, expiresAt, id] = value as unknown[];
+  return typeof name === "string" && typeof expiresAt === "number" && typeof id === "string"
+    ? { name, expiresAt, id }
     : undefined;
 }
 
@@ -242,35 +282,38 @@ function readBasic(header: string | undefined): { name: string; password: string
   return colon === -1 ? undefined : { name: text.slice(0, colon), password: text.slice(colon + 1) };
 }
 
-/** How many logins may fail, from one address and in this time. */
+/** How many logins may fail, from one network (see `networkOf`) and in this time. */
 const maxFailures = 10;
 const failureWindowMs = 5 * 60_000;
-const maxAddresses = 10_000;
+const maxNetworks = 10_000;
 
 /** A login that succeeds changes nothing: it may be somebody else's, behind the same address. */
 class FailedLogins {
-  private readonly addresses = new Map<string, { count: number; readonly until: number }>();
+  private readonly networks = new Map<string, { count: number; readonly until: number }>();
 
-  isOver(address = "this machine"): boolean {
-    const known = this.addresses.get(address);
-    return known !== undefined && known.count >= maxFailures && performance.now() < known.until;
+  /** For how long logins from there are refused; 0: they are not. */
+  lockedMs(address = "this machine"): number {
+    const known = this.networks.get(networkOf(address));
+    if (known === undefined || known.count < maxFailures) return 0;
+    return Math.max(known.until - performance.now(), 0);
   }
 
   count(address = "this machine"): void {
     const now = performance.now();
-    const known = this.addresses.get(address);
+    const network = networkOf(address);
+    const known = this.networks.get(network);
     if (known !== undefined && now < known.until) {
       known.count++;
       return;
     }
-    this.addresses.delete(address);
-    this.addresses.set(address, { count: 1, until: now + failureWindowMs });
-    if (this.addresses.size > maxAddresses) this.forgetOldest();
+    this.networks.delete(network);
+    this.networks.set(network, { count: 1, until: now + failureWindowMs });
+    if (this.networks.size > maxNetworks) this.forgetOldest();
   }
 
   private forgetOldest(): void {
-    for (const address of this.addresses.keys()) {
-      this.addresses.delete(address);
+    for (const network of this.networks.keys()) {
+      this.networks.delete(network);
       return;
     }
   }

@@ -276,10 +276,8 @@ export class OidcLogin implements LoginMethod {
     const isComplete = needed.every((name) => claims[name] !== undefined);
     if (isComplete || configuration.serverMetadata().userinfo_endpoint === undefined) return claims;
     const subject = typeof claims.sub === "string" ? claims.sub : "";
-    return {
-      ...(await client.fetchUserInfo(configuration, tokens.access_token, subject)),
-      ...claims,
-    };
+    const said: Claims = await client.fetchUserInfo(configuration, tokens.access_token, subject);
+    return { ...said, ...claims, ...emailOf(hasEmail(claims) ? claims : said) };
   }
 
   /** @throws Refusal loginDenied, for a user without a name and for one who is not allowed */
@@ -344,6 +342,15 @@ type Claims = Readonly<Record<string, unknown>>;
 
 function denied(help: string): Refusal {
   return new Refusal("loginDenied", [], help);
+}
+
+/** What is verified is the address that stands beside it, not one that was told elsewhere. */
+function hasEmail({ email, email_verified }: Claims): boolean {
+  return email !== undefined && email_verified !== undefined;
+}
+
+function emailOf({ email, email_verified }: Claims): Claims {
+  return { email, email_verified };
 }
 
 /** In lower case, as mail servers see it; but for letters that only look so, such as a Kelvin sign. */

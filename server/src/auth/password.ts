@@ -18,8 +18,10 @@ const deriveKey = promisify<string, Buffer, number, ScryptOptions, Buffer>(scryp
 const cost = { N: 32_768, r: 8, p: 1, maxmem: 64 * 1024 * 1024 };
 const hashBytes = 32;
 
-/** Tries under way at once, over all addresses. */
-const maxTries = 8;
+/** Hashes under way at once, over all addresses: the threads that make them have other work, too. */
+const maxHashing = 2;
+/** Those that wait for their turn: some seconds of them. */
+const maxWaiting = 64;
 
 const setting = "admin.password";
 
@@ -65,6 +67,37 @@ function generatePassword(): string {
   return [part(), part(), part(), part()].join("-");
 }
 
+/** Does so much at once and no more, each in its turn. */
+class Turns {
+  private running = 0;
+  private readonly waiting: (() => void)[] = [];
+
+  /** @throws Refusal unavailable when too many wait */
+  async run<T>(work: () => Promise<T>): Promise<T> {
+    if (this.running < maxHashing) this.running++;
+    else await this.wait();
+    try {
+      return await work();
+    } finally {
+      const next = this.waiting.shift();
+      // Whoever is next takes this place.
+      if (next === undefined) this.running--;
+      else next();
+    }
+  }
+
+  private wait(): Promise<void> {
+    if (this.waiting.length >= maxWaiting) {
+      throw new Refusal(
+        "unavailable",
+        [],
+        "Too many passwords are being checked at this moment; try again in a few seconds.",
+      );
+    }
+    return new Promise((resolve) => this.waiting.push(resolve));
+  }
+}
+
 /** @param given.password absent: the one that is kept in the database */
 export function basicLogin(
   store: Store,
@@ -72,20 +105,31 @@ export function basicLogin(
 ): LoginMethod {
   const digestKey = randomBytes(32);
   const digest = (text: string) => createHmac("sha256", digestKey).update(text).digest();
+  const isSame = (one: string, other: string) => timingSafeEqual(digest(one), digest(other));
+  const turns = new Turns();
+  /** What passwords of other users are compared with, which takes as long. */
+  const nobodys = ["scrypt", randomBytes(16), randomBytes(hashBytes)]
+    .map((part) => (typeof part === "string" ? part : part.toString("base64url")))
+    .join("$");
   /** Basic credentials come with each request, and hashing them would be most of its cost. */
   let lastRight: { readonly stored: string; readonly digest: Buffer } | undefined;
   /** One for each password, however many requests wait for it. */
   const tries = new Map<string, Promise<boolean>>();
 
-  function isStored(stored: string, password: string): boolean | Promise<boolean> {
+  function isStored(
+    stored: string,
+    password: string,
+    beforeWork: () => void,
+  ): boolean | Promise<boolean> {
     const digested = digest(password);
     if (lastRight?.stored === stored && timingSafeEqual(lastRight.digest, digested)) return true;
     const name = `${digested.toString("hex")} ${stored}`;
     const running = tries.get(name);
     if (running !== undefined) return running;
-    if (tries.size >= maxTries) throw new Refusal("tooManyLogins");
-    const trying = isPasswordOf(stored, password)
-      .then((isRight) => {
+    const trying = turns
+      .run(async () => {
+        beforeWork();
+        const isRight = await isPasswordOf(stored, password);
         if (isRight) lastRight = { stored, digest: digested };
         return isRight;
       })
@@ -95,13 +139,12 @@ export function basicLogin(
   }
 
   return {
-    async checkPassword(name, password) {
-      if (name !== given.username) return false;
-      if (given.password !== undefined) {
-        return timingSafeEqual(digest(given.password), digest(password));
-      }
+    async checkPassword(name, password, beforeWork = () => undefined) {
+      const isUser = isSame(name, given.username);
+      if (given.password !== undefined) return isSame(password, given.password) && isUser;
       const stored = await orUnavailable(store.setting(setting));
-      return stored !== undefined && isStored(stored, password);
+      if (stored === undefined) return false;
+      return isStored(isUser ? stored : nobodys, password, beforeWork);
     },
     async binding(name) {
       if (name !== given.username) return undefined;

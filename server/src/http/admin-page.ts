@@ -11,7 +11,8 @@ const template = readFileSync(new URL("sign-in.html", directory), "utf8");
 export const safetyHeaders = {
   "x-content-type-options": "nosniff",
   "x-frame-options": "DENY",
-  "referrer-policy": "no-referrer",
+  // With none at all a browser would send forms of ours with `Origin: null`.
+  "referrer-policy": "same-origin",
   "cross-origin-opener-policy": "same-origin",
   "cross-origin-resource-policy": "same-origin",
 };
@@ -118,6 +119,28 @@ export function faultPage(
       <h1>${escapeHtml(message)}</h1>
       <p>${escapeHtml(help)}</p>
       <a class="button" href="${escapeHtml(url)}">${text}</a>`,
+  };
+}
+
+export const signOutPage: Page = {
+  title: "Sign out",
+  content: `
+      <h1>Sign out?</h1>
+      <p class="lead">This ends your session in the Pandapush console.</p>
+      <form method="post" action="/admin/logout">
+        <button type="submit">Sign out</button>
+      </form>
+      <p class="note"><a href="/admin">Back to the console</a></p>`,
+};
+
+/** For a user who is signed out here; a browser goes on to the provider by itself. */
+export function leavePage(provider: string, url: string): Page {
+  return {
+    title: "Signed out",
+    content: `
+      <h1>Signed out here</h1>
+      <p>Next, ${escapeHtml(provider)} is asked to end its own session.</p>
+      <a class="button" href="${escapeHtml(url)}">Sign out at ${escapeHtml(provider)}</a>`,
   };
 }
 

@@ -5,7 +5,13 @@ import type { AdminAuth, AdminRequest, AdminUser } from "../auth/admin.js";
 import { signToken } from "../auth/token.js";
 import { InvalidInput, Refusal } from "../errors.js";
 import type { Live } from "../live.js";
-import type { Application, Key, Store } from "../storage/store.js";
+import {
+  type Application,
+  type Key,
+  maxPreviousSecrets,
+  type Store,
+  TooManySecrets,
+} from "../storage/store.js";
 import * as shapes from "./admin-shapes.js";
 import { liveRoutes } from "./live-routes.js";
 import { below, openRoute, type Route, route } from "./route.js";
@@ -25,8 +31,6 @@ export interface RouteParts {
 }
 
 const hourMs = 3_600_000;
-/** The console signs its tokens with a key of its own. */
-const consoleKey = { purpose: "web console", years: 10 };
 
 export function adminRoutes(parts: RouteParts): Route[] {
   return [
@@ -63,9 +67,9 @@ export function loginRoutes(
       },
     ),
     openRoute(
-      { method: "POST", path: "/logout", summary: "End the session" },
+      { method: "POST", path: "/logout", summary: "End the session, at all nodes" },
       async (_user, { request, reply }) => {
-        reply.header("set-cookie", auth.endSession(describe(request)));
+        reply.header("set-cookie", await auth.endSession(describe(request)));
       },
     ),
     route(
@@ -144,6 +148,8 @@ function applicationRoutes({ store, changed }: Pick<RouteParts, "store" | "chang
         const { name, admins } = body;
         const change = given({ name: name ?? undefined, admins });
         if (!(await store.updateApplication(id, change, user.name))) throw noSuchResource();
+        // What the console permitted those who were removed ends.
+        if (admins !== undefined) await changed();
         return { id };
       },
     ),
@@ -164,23 +170,6 @@ function applicationRoutes({ store, changed }: Pick<RouteParts, "store" | "chang
 
 function keyRoutes({ store, changed }: Pick<RouteParts, "store" | "changed">): Route[] {
   const keyPath = "/application/:id/keys/:keyId";
-
-  /** Requests that come together, as those of a page do, wait for the same key. */
-  const searches = new Map<AppId, Promise<Key>>();
-  const consoleKeyOf = (id: AppId, user: AdminUser): Promise<Key> => {
-    const running = searches.get(id);
-    if (running !== undefined) return running;
-    const search = findOrAddConsoleKey(id, user).finally(() => searches.delete(id));
-    searches.set(id, search);
-    return search;
-  };
-  const findOrAddConsoleKey = async (id: AppId, user: AdminUser): Promise<Key> => {
-    const existing = await findConsoleKey(store, id);
-    if (existing !== undefined) return existing;
-    const key = await addConsoleKey(store, id, user);
-    await changed();
-    return key;
-  };
 
   return [
     route(
@@ -246,15 +235,16 @@ function keyRoutes({ store, changed }: Pick<RouteParts, "store" | "changed">): R
         method: "POST",
         path: `${keyPath}/rotate`,
         summary:
-          "Give a key a new secret, which only this answer shows; the old one counts for overlap_ms more (a day)",
+          "Give a key a new secret, which only this answer shows; the old one counts for overlap_ms more (a day), and those from before until their time",
         body: shapes.rotation,
         answer: shapes.rotatedKey,
       },
       async (user, { params, body }) => {
         const { id } = await ownApplication(store, user, params.id);
-        const { revokedAt, id: keyId } = await existingKey(store, id, params.keyId as KeyId);
-        if (revokedAt !== null) throw new Refusal("revokedKey");
-        const key = await store.rotateKey(id, keyId, body.overlap_ms, user.name);
+        const { revokedAt, expires, ...old } = await existingKey(store, id, params.keyId as KeyId);
+        if (revokedAt !== null) throw cannotRotate("It was revoked; create a new key.");
+        if (shapes.isOver(expires)) throw cannotRotate("Its time is over; create a new key.");
+        const key = await store.rotateKey(id, old.id, body.overlap_ms, user.name).catch(tooMany);
         if (key === undefined) throw new Refusal("noSuchKey");
         await changed();
         return { ...shapes.toKey(key), secret: key.secret };
@@ -279,14 +269,17 @@ function keyRoutes({ store, changed }: Pick<RouteParts, "store" | "changed">): R
         method: "POST",
         path: "/application/:id/token",
         summary:
-          "Sign a channel token with the console's own key, which is made when it is missing",
+          "Sign a channel token with the console's key for you, which is made when it is missing; what it permitted ends when you do not administer the application any more",
         body: shapes.newToken,
         answer: shapes.token,
       },
       async (user, { params, body }) => {
         const { id } = await ownApplication(store, user, params.id);
         requireOwnChannel(id, body.channel);
-        const key = await consoleKeyOf(id, user);
+        const { key, isNew } = await store.consoleKey(id, user.name);
+        if (isNew) await changed();
+        // Of whoever is removed later, the key is revoked.
+        await ownApplication(store, user, id);
         return { token: signWith(key, body) };
       },
     ),
@@ -345,6 +338,17 @@ async function existingKey(store: Store, appId: AppId, keyId: KeyId): Promise<Ke
   return key;
 }
 
+function cannotRotate(help: string): Refusal {
+  return new Refusal("cannotRotate", [], help);
+}
+
+function tooMany(error: unknown): never {
+  if (!(error instanceof TooManySecrets)) throw error;
+  throw cannotRotate(
+    `${maxPreviousSecrets} former secrets of it still count, and there may be no more; the first of them ends at ${error.until.toISOString()}. With overlap_ms 0 the present secret ends at once; to end all of them, revoke the key.`,
+  );
+}
+
 function signWith(key: Key, body: z.output<typeof shapes.newToken>): string {
   requireOwnChannel(key.appId, body.channel);
   if (key.revokedAt !== null) throw new Refusal("revokedKey");
@@ -369,21 +373,6 @@ function requireOwnChannel(appId: AppId, channel: string): void {
   throw new InvalidInput({
     channel: `must be a channel of this application, such as /${appId}/private/news, or a pattern, such as /${appId}/private/*`,
   });
-}
-
-async function findConsoleKey(store: Store, appId: AppId): Promise<Key | undefined> {
-  const { items } = await store.findKeys(appId, { search: consoleKey.purpose });
-  return items.find(
-    ({ purpose, revokedAt, expires }) =>
-      purpose === consoleKey.purpose && revokedAt === null && !shapes.isOver(expires),
-  );
-}
-
-function addConsoleKey(store: Store, appId: AppId, user: AdminUser): Promise<Key> {
-  const expires = new Date();
-  expires.setFullYear(expires.getFullYear() + consoleKey.years);
-  const { purpose } = consoleKey;
-  return store.addKey({ appId, createdBy: user.name, expires, purpose });
 }
 
 function listed<T, Item>(

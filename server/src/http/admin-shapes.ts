@@ -9,6 +9,8 @@ import type { Refused } from "../refusals.js";
 import type { Application, AuditEntry, Key } from "../storage/store.js";
 
 const maxText = 255;
+/** Objects and lists in each other. */
+const maxClaimDepth = 32;
 /** A time that ends a key or token may be given with a time zone, or as a day in UTC. */
 const time = z.union([z.iso.datetime({ offset: true }), z.iso.date()], {
   error: "must be a date such as 2030-12-31 or 2030-12-31T12:00:00Z",
@@ -95,13 +97,19 @@ export const rotation = z.object({
     .max(365 * 86_400_000, { error: "must be a year or less" })
     .default(86_400_000),
 });
+const presenceId = { error: "must be a text with at least one character, or a number" };
 export const newToken = z.object({
-  channel: word,
+  channel: z
+    .string({ error: "must be a text" })
+    .max(maxChannelLength, { error: `must have at most ${maxChannelLength} characters` }),
   presence: z
     .looseObject(
-      { id: z.union([z.string().min(1), z.number()], { error: "must be a text or a number" }) },
+      { id: z.union([z.string().min(1, presenceId), z.number()], presenceId) },
       { error: "must be an object with an id" },
     )
+    .refine((value) => !isDeeper(value, maxClaimDepth), {
+      error: `must be nested at most ${maxClaimDepth} deep`,
+    })
     .nullish(),
   pub: flag.nullish(),
   sub: flag.nullish(),
@@ -169,7 +177,10 @@ export const key = z.object({
   status: z.enum(["active", "expiring", "expired", "revoked"]),
   revoked_at: answerTime,
   revoked_by: z.string().nullable(),
-  previous_secret_until: answerTime,
+  previous_secret_until: answerTime.meta({ description: "When the last former secret ends" }),
+  previous_secrets_until: z.array(z.string().meta({ format: "date-time" })).meta({
+    description: "When each of the former secrets that count ends, the first to end first",
+  }),
 });
 export const createdKey = z.object({
   application_id: z.string(),
@@ -193,6 +204,7 @@ export const auditEntry = z.object({
   user: z.string().nullable(),
   action: z.string(),
   application_id: z.string().nullable(),
+  application_name: z.string().nullable().meta({ description: "At that time" }),
   details: z.record(z.string(), z.json()),
 });
 export const liveChannel = z.object({
@@ -247,6 +259,20 @@ export const published = z.object({
   ),
 });
 
+/** Without recursion, which has an end of its own. */
+function isDeeper(value: object, depth: number): boolean {
+  let level = [value];
+  for (let deep = 1; level.length > 0; deep++) {
+    if (deep > depth) return true;
+    level = level.flatMap((each) => Object.values(each).filter(isObject));
+  }
+  return false;
+}
+
+function isObject(value: unknown): value is object {
+  return typeof value === "object" && value !== null;
+}
+
 /** A key that ends within this is shown as expiring. */
 const expiringMs = 14 * 86_400_000;
 
@@ -262,7 +288,8 @@ export function toApplication(app: Application): z.input<typeof application> {
 
 /** Without its secrets. */
 export function toKey(each: Key): z.input<typeof key> {
-  const previousUntil = each.previous?.until ?? null;
+  const ends = each.previous.map(({ until }) => until).filter((until) => !isOver(until));
+  ends.sort((one, other) => +one - +other);
   return {
     id: each.id,
     application_id: each.appId,
@@ -276,7 +303,8 @@ export function toKey(each: Key): z.input<typeof key> {
     status: statusOf(each),
     revoked_at: iso(each.revokedAt),
     revoked_by: each.revokedBy,
-    previous_secret_until: isOver(previousUntil) ? null : iso(previousUntil),
+    previous_secret_until: iso(ends.at(-1) ?? null),
+    previous_secrets_until: ends.map((end) => end.toISOString()),
   };
 }
 
@@ -287,6 +315,7 @@ export function toAuditEntry(entry: AuditEntry): z.input<typeof auditEntry> {
     user: entry.user,
     action: entry.action,
     application_id: entry.appId,
+    application_name: entry.appName,
     details: entry.details as Record<string, z.core.util.JSONType>,
   };
 }

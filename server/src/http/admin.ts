@@ -4,7 +4,7 @@
  */
 import type { IncomingMessage } from "node:http";
 import type { TLSSocket } from "node:tls";
-import type { FastifyInstance, FastifyRequest } from "fastify";
+import type { FastifyError, FastifyInstance, FastifyRequest } from "fastify";
 import { z } from "zod";
 import { type AdminAuth, type AdminRequest, type AdminUser, isCrossSite } from "../auth/admin.js";
 import type { OidcLogin } from "../auth/oidc.js";
@@ -70,6 +70,9 @@ function routeApi(
           done(error as Refusal);
         }
       });
+      scope.setErrorHandler((error: FastifyError | Refusal) => {
+        throw error.code === "FST_ERR_CTP_BODY_TOO_LARGE" ? tooLarge() : error;
+      });
       scope.addHook("onRequest", async (_request, reply) => {
         reply.headers(apiHeaders);
         if (auth === undefined) throw new Refusal("consoleClosed");
@@ -86,7 +89,7 @@ function routeApi(
       const open = new Set(routes.filter(({ isOpen }) => isOpen).map(({ path }) => prefix + path));
       scope.addHook("onRequest", async (request, reply) => {
         const isSafe = request.method === "GET" || request.method === "HEAD";
-        if (!isSafe && isCrossSite(request.headers)) throw new Refusal("crossSite");
+        if (!isSafe && isCrossSite(describe(request))) throw new Refusal("crossSite");
         if (open.has(request.routeOptions.url ?? "")) return;
         const user = await auth.identify(describe(request)).catch((error: unknown) => {
           challenge(request, reply);
@@ -110,6 +113,11 @@ function routeApi(
     },
     { prefix },
   );
+}
+
+function tooLarge(): Refusal {
+  const help = `A request to ${prefix} has at most ${maxBodyBytes} bytes (64 KiB).`;
+  return new Refusal("tooLarge", [String(maxBodyBytes)], help);
 }
 
 function describedRoutes(
@@ -139,13 +147,18 @@ function describedRoutes(
 }
 
 function describeRequest(
-  { raw, headers }: FastifyRequest,
+  request: FastifyRequest,
   addressOf: AdminParts["addressOf"],
 ): AdminRequest {
+  const { raw, headers } = request;
+  return { headers, address: addressOf(raw), isSecure: isSecure(request) };
+}
+
+/** Between the browser and the first of our machines. */
+export function isSecure({ raw, headers }: FastifyRequest): boolean {
   // Whoever claims to come by TLS and does not gets a cookie that its browser will not send back.
   const forwarded = String(headers["x-forwarded-proto"] ?? "").split(",", 1)[0];
-  const isSecure = (raw.socket as TLSSocket).encrypted === true || forwarded?.trim() === "https";
-  return { headers, address: addressOf(raw), isSecure };
+  return (raw.socket as TLSSocket).encrypted === true || forwarded?.trim() === "https";
 }
 
 /**

@@ -8,7 +8,7 @@ import Fastify, {
   type FastifyServerFactory,
 } from "fastify";
 import { Refusal } from "../errors.js";
-import { StorageUnavailable } from "../storage/store.js";
+import { NoSuchApplication, StorageUnavailable } from "../storage/store.js";
 import { type AdminParts, routeAdmin } from "./admin.js";
 import { safetyHeaders } from "./admin-page.js";
 import { type BackendParts, backendPrefix, backendRoutes, routeBackend } from "./backend.js";
@@ -94,6 +94,7 @@ function refusalOf(error: unknown, request: FastifyRequest, log: AppParts["log"]
     log("warn", "HTTP request refused", { reason: error.reason, method: request.method });
     return new Refusal("unavailable", [], databaseHelp);
   }
+  if (error instanceof NoSuchApplication) return new Refusal("noSuchResource");
   const { code, statusCode } = error as Partial<FastifyError>;
   if (code === "FST_ERR_CTP_INVALID_MEDIA_TYPE") {
     // Only publishing to one channel takes forms.

@@ -7,7 +7,7 @@ import { isCrossSite } from "../auth/admin.js";
 import type { IdentifyKey } from "../auth/authorize.js";
 import { type ErrorCode, KeyRefusal, Refusal } from "../errors.js";
 import { sliceMs } from "../slices.js";
-import { challenge } from "./admin.js";
+import { challenge, isSecure } from "./admin.js";
 import * as shapes from "./admin-shapes.js";
 import { type LiveParts, liveRoutes } from "./live-routes.js";
 import { dataTexts, jsonOf } from "./payload.js";
@@ -61,7 +61,10 @@ export function routeBackend(
         reply.headers({ "cache-control": "no-store", "x-content-type-options": "nosniff" });
         // A browser adds the credentials that it remembers by itself.
         const isSafe = request.method === "GET" || request.method === "HEAD";
-        if (!isSafe && isCrossSite(request.headers)) throw new Refusal("crossSite");
+        const { headers } = request;
+        if (!isSafe && isCrossSite({ headers, isSecure: isSecure(request) })) {
+          throw new Refusal("crossSite");
+        }
       });
       const users = new WeakMap<FastifyRequest, BackendUser>();
       // Many clients lose an answer that comes while they still send; parsing comes after it, so

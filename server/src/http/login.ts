@@ -9,7 +9,14 @@ import {
 } from "../auth/admin.js";
 import type { OidcLogin } from "../auth/oidc.js";
 import { Refusal } from "../errors.js";
-import { faultPage, readReturn, safetyHeaders, sendPage } from "./admin-page.js";
+import {
+  faultPage,
+  leavePage,
+  readReturn,
+  safetyHeaders,
+  sendPage,
+  signOutPage,
+} from "./admin-page.js";
 
 export interface LoginParts {
   readonly auth: AdminAuth;
@@ -45,8 +52,8 @@ function routeProvider(
     const { return: asked, again } = request.query as Record<string, unknown>;
     const returnTo = readReturn(asked);
     // A page of another site shows ours, and a person decides there.
-    if (isCrossSite(request.headers)) return reply.redirect(returnTo);
     const admin = describe(request);
+    if (isCrossSite(admin)) return reply.redirect(returnTo);
     const work = async () => {
       auth.requireTries(admin);
       const { url, cookie } = await oidc.begin(returnTo, again !== undefined, admin);
@@ -63,10 +70,8 @@ function routeProvider(
       const attempt = await oidc.resume(search, admin);
       returnTo = attempt?.returnTo ?? returnTo;
       auth.requireTries(admin);
-      if (attempt === undefined) {
-        auth.countFailure(admin);
-        throw new Refusal("loginOver");
-      }
+      // That is nobody's failure: any page can have a picture with this address.
+      if (attempt === undefined) throw new Refusal("loginOver");
       reply.header("set-cookie", oidc.endAttempt(attempt, admin));
       const user = await oidc.complete(attempt, search).catch((error: unknown) => {
         if (error instanceof Refusal && error.http < 500) auth.countFailure(admin);
@@ -83,27 +88,24 @@ function routeProvider(
   });
 }
 
+/** A link of another site's page ends nobody's session: a person decides here, with a button. */
 function routeLogout(app: FastifyInstance, { auth, oidc, describe }: LoginParts): void {
-  const logOut = (request: FastifyRequest, reply: FastifyReply): boolean => {
-    // Another site's page ends nobody's session.
-    if (isCrossSite(request.headers)) return false;
-    reply.header("set-cookie", auth.endSession(describe(request)));
-    return true;
-  };
-  app.get(logoutPath, async (request, reply) => {
-    if (!logOut(request, reply) || oidc === undefined) return reply.redirect("/admin");
+  app.get(logoutPath, (_request, reply) => sendPage(reply, 200, signOutPage));
+  app.post(logoutPath, async (request, reply) => {
+    const admin = describe(request);
+    if (isCrossSite(admin)) throw new Refusal("crossSite");
+    reply.header("set-cookie", await auth.endSession(admin));
+    if (oidc === undefined) return reply.redirect("/admin", 303);
     const [idToken] = readCookies(request.headers.cookie, idTokenCookie);
-    const isSecure = oidc.isSecure(describe(request));
-    const options = { path: logoutPath, maxAgeMs: 0, isSecure };
+    const options = { path: logoutPath, maxAgeMs: 0, isSecure: oidc.isSecure(admin) };
     reply.header("set-cookie", setCookie(idTokenCookie, "", options));
-    return reply.redirect((await oidc.logoutUrl(idToken)) ?? "/admin");
+    const url = await oidc.logoutUrl(idToken);
+    if (url === undefined) return reply.redirect("/admin", 303);
+    // No redirect: `form-action` forbids one to another site for the answer to a form.
+    return sendPage(reply.header("refresh", `0; url=${url}`), 200, leavePage(oidc.name, url));
   });
   // As Pandapush 2.2 had it. The ID token does not come here.
-  app.get("/logout", async (request, reply) => {
-    if (oidc !== undefined) return reply.redirect(logoutPath);
-    logOut(request, reply);
-    return reply.redirect("/");
-  });
+  app.get("/logout", (_request, reply) => reply.redirect(logoutPath));
 }
 
 /** Shows a refusal as a page that leads on. */

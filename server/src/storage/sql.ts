@@ -5,7 +5,21 @@ import type { PostgresDatabase } from "../../knexfile.js";
 import type { Database } from "./database.js";
 import { openPostgres } from "./postgres.js";
 import { openSqlite } from "./sqlite.js";
-import type { Application, AuditEntry, Found, Key, KeyUse, Page, Store } from "./store.js";
+import {
+  type Application,
+  type AuditEntry,
+  consolePurpose,
+  type Found,
+  type Key,
+  type KeyUse,
+  maxPreviousSecrets,
+  type NewKey,
+  NoSuchApplication,
+  type Page,
+  type PreviousSecret,
+  type Store,
+  TooManySecrets,
+} from "./store.js";
 
 /**
  * Opens the database, and brings its tables up to date.
@@ -23,6 +37,8 @@ export async function openStore(
     "path" in database ? await openSqlite(database.path) : await openPostgres(database, options),
   );
 }
+
+const consoleKeyYears = 10;
 
 interface ApplicationRow {
   id: string;
@@ -46,8 +62,13 @@ interface KeyRow {
   use_count: number | string | null;
   revoked_at: Timestamp;
   revoked_by: string | null;
-  previous_secret: string | null;
-  previous_until: Timestamp;
+  /** JSON of `PreviousRow[]`, the newest first. */
+  previous_secrets: string | null;
+}
+
+interface PreviousRow {
+  secret: string;
+  until: string;
 }
 
 interface AuditRow {
@@ -56,6 +77,7 @@ interface AuditRow {
   user_id: string | null;
   action: string;
   application_id: string | null;
+  application_name: string | null;
   details: string | null;
 }
 
@@ -91,11 +113,20 @@ class SqlStore implements Store {
     const rows = () => {
       const query = this.knex<ApplicationRow>("applications");
       if (user !== undefined) query.whereIn("id", this.administeredBy(user));
-      if (search !== undefined) query.where(contains(["name", "id"], search));
       return query;
     };
     const order = [{ column: "created_at" }, { column: "id" }];
-    return this.find<ApplicationRow, Application>(rows, order, page, toApplication);
+    if (search === undefined) {
+      return this.find<ApplicationRow, Application>(rows, order, page, toApplication);
+    }
+    const texts = ({ name, id }: ApplicationRow) => [name, id];
+    return this.search<ApplicationRow, Application>(
+      rows().orderBy(order),
+      texts,
+      search,
+      page,
+      toApplication,
+    );
   }
 
   async admins(id: AppId): Promise<string[]> {
@@ -117,11 +148,10 @@ class SqlStore implements Store {
     return row !== undefined;
   }
 
-  async addApplication(app: {
-    id?: AppId;
-    name: string | null;
-    createdBy: string;
-  }): Promise<Application> {
+  async addApplication(
+    app: { id?: AppId; name: string | null; createdBy: string },
+    by = app.createdBy,
+  ): Promise<Application> {
     const row: ApplicationRow = {
       id: app.id ?? randomText(20),
       name: app.name,
@@ -132,8 +162,7 @@ class SqlStore implements Store {
     await this.write(async (trx) => {
       await trx("applications").insert(row);
       await trx("application_users").insert({ application_id: row.id, user_id: app.createdBy });
-      const details = { name: row.name };
-      await audit(trx, app.createdBy, "application.create", row.id, details);
+      await audit(trx, by, "application.create", row.id, { name: row.name });
     });
     return toApplication(row);
   }
@@ -149,12 +178,17 @@ class SqlStore implements Store {
         ...(name === undefined ? {} : { name }),
       };
       if ((await trx("applications").where({ id }).update(change)) === 0) return false;
-      if (admins !== undefined) {
-        await trx("application_users").where({ application_id: id }).delete();
-        const rows = [...new Set(admins)].map((user_id) => ({ application_id: id, user_id }));
-        if (rows.length > 0) await trx("application_users").insert(rows);
-      }
       await audit(trx, by, "application.update", id, { name, admins });
+      if (admins === undefined) return true;
+      const users = trx("application_users").where({ application_id: id });
+      const before: (string | null)[] = await users.clone().pluck("user_id");
+      await users.delete();
+      const rows = [...new Set(admins)].map((user_id) => ({ application_id: id, user_id }));
+      if (rows.length > 0) await trx("application_users").insert(rows);
+      for (const user of new Set(before)) {
+        if (user === null || admins.includes(user)) continue;
+        for (const key of await consoleKeys(trx, id, user)) await revoke(trx, id, key.id, by);
+      }
       return true;
     });
   }
@@ -166,8 +200,8 @@ class SqlStore implements Store {
       if (row === undefined) return false;
       await trx("keys").where({ application_id: id }).delete();
       await trx("application_users").where({ application_id: id }).delete();
-      await trx("applications").where({ id }).delete();
       await audit(trx, by, "application.delete", id, { name: row.name });
+      await trx("applications").where({ id }).delete();
       return true;
     });
   }
@@ -180,12 +214,12 @@ class SqlStore implements Store {
   findKeys(appId: AppId, { search, ...page }: { search?: string } & Page): Promise<Found<Key>> {
     const rows = () => {
       const query = this.knex<KeyRow>("keys").where({ application_id: appId });
-      query.where("secret", "<>", "");
-      if (search !== undefined) query.where(contains(["purpose", "id"], search));
-      return query;
+      return query.where("secret", "<>", "");
     };
     const order = [{ column: "created_at" }, { column: "id" }];
-    return this.find<KeyRow, Key>(rows, order, page, toKey);
+    if (search === undefined) return this.find<KeyRow, Key>(rows, order, page, toKey);
+    const texts = ({ purpose, id }: KeyRow) => [purpose, id];
+    return this.search<KeyRow, Key>(rows().orderBy(order), texts, search, page, toKey);
   }
 
   async findKey(appId: AppId, id: KeyId): Promise<Key | undefined> {
@@ -195,54 +229,33 @@ class SqlStore implements Store {
     return row === undefined ? undefined : toKey(row);
   }
 
-  async addKey(key: {
-    id?: KeyId;
-    secret?: string;
-    appId: AppId;
-    createdBy: string;
-    expires: Date | null;
-    purpose: string | null;
-  }): Promise<Key> {
-    const row: KeyRow = {
-      id: key.id ?? `PSID${randomText(16)}`,
-      application_id: key.appId,
-      secret: key.secret ?? randomText(256),
-      created_by: key.createdBy,
-      expires: key.expires?.toISOString() ?? null,
-      purpose: key.purpose,
-      created_at: this.nextCreatedAt(),
-      updated_at: null,
-      last_used: null,
-      use_count: null,
-      revoked_at: null,
-      revoked_by: null,
-      previous_secret: null,
-      previous_until: null,
-    };
-    await this.write(async (trx) => {
-      await trx("keys").insert(row);
-      const details = { key: row.id, purpose: row.purpose, expires: row.expires };
-      await audit(trx, key.createdBy, "key.create", key.appId, details);
+  addKey(key: NewKey, by?: string): Promise<Key> {
+    return this.write(async (trx) => {
+      // Nobody deletes it meanwhile.
+      const app: unknown = await trx("applications").where({ id: key.appId }).forShare().first();
+      if (app === undefined) throw new NoSuchApplication();
+      return this.insertKey(trx, key, by);
     });
-    return toKey(row);
+  }
+
+  consoleKey(appId: AppId, user: string): Promise<{ key: Key; isNew: boolean }> {
+    return this.write(async (trx) => {
+      // One after the other: whoever comes second finds the key of the first.
+      const app: unknown = await trx("applications").where({ id: appId }).forUpdate().first();
+      if (app === undefined) throw new NoSuchApplication();
+      const now = new Date();
+      const keys = (await consoleKeys(trx, appId, user)).map(toKey);
+      const key = keys.find(({ expires }) => expires === null || expires > now);
+      if (key !== undefined) return { key, isNew: false };
+      const expires = new Date(now);
+      expires.setFullYear(now.getFullYear() + consoleKeyYears);
+      const made = { appId, createdBy: user, expires, purpose: consolePurpose };
+      return { key: await this.insertKey(trx, made), isNew: true };
+    });
   }
 
   revokeKey(appId: AppId, id: KeyId, by?: string): Promise<boolean> {
-    const now = new Date().toISOString();
-    return this.write(async (trx) => {
-      const revoked = await trx("keys")
-        .where({ application_id: appId, id })
-        .whereNull("revoked_at")
-        .update({
-          revoked_at: now,
-          revoked_by: by ?? null,
-          updated_at: now,
-          previous_secret: null,
-          previous_until: null,
-        });
-      if (revoked > 0) await audit(trx, by, "key.revoke", appId, { key: id });
-      return revoked > 0;
-    });
+    return this.write((trx) => revoke(trx, appId, id, by));
   }
 
   rotateKey(appId: AppId, id: KeyId, overlapMs: number, by?: string): Promise<Key | undefined> {
@@ -251,28 +264,38 @@ class SqlStore implements Store {
       const row = await trx<KeyRow>("keys").where(isIt).whereNull("revoked_at").forUpdate().first();
       if (row === undefined) return undefined;
       const now = Date.now();
-      const until = overlapMs > 0 ? new Date(now + overlapMs).toISOString() : null;
+      const previous = toPrevious(row.previous_secrets).filter(({ until }) => +until > now);
+      const until = overlapMs > 0 ? new Date(now + overlapMs) : null;
+      if (until !== null) {
+        if (previous.length >= maxPreviousSecrets) {
+          throw new TooManySecrets(new Date(Math.min(...previous.map((each) => +each.until))));
+        }
+        previous.unshift({ secret: row.secret, until });
+      }
       const change = {
         secret: randomText(256),
-        previous_secret: until === null ? null : row.secret,
-        previous_until: until,
+        previous_secrets: previous.length === 0 ? null : JSON.stringify(previous),
         updated_at: new Date(now).toISOString(),
       };
       await trx("keys").where(isIt).update(change);
-      await audit(trx, by, "key.rotate", appId, { key: id, previous_until: until });
+      const { purpose } = row;
+      await audit(trx, by, "key.rotate", appId, { key: id, purpose, previous_until: until });
       return toKey({ ...row, ...change });
     });
   }
 
   removeKey(appId: AppId, id: KeyId, by?: string): Promise<boolean> {
     return this.write(async (trx) => {
-      const removed = await trx("keys").where({ application_id: appId, id }).delete();
-      if (removed > 0) await audit(trx, by, "key.delete", appId, { key: id });
-      return removed > 0;
+      const keys = () => trx<KeyRow>("keys").where({ application_id: appId, id });
+      const row = await keys().forUpdate().first();
+      if (row === undefined) return false;
+      await keys().delete();
+      await audit(trx, by, "key.delete", appId, { key: id, purpose: row.purpose });
+      return true;
     });
   }
 
-  async addAudit(entry: Pick<AuditEntry, "user" | "action" | "appId" | "details">): Promise<void> {
+  async addAudit(entry: Omit<AuditEntry, "id" | "at" | "appName">): Promise<void> {
     const { user, action, appId, details } = entry;
     await this.write((trx) => audit(trx, user, action, appId, details));
   }
@@ -307,6 +330,19 @@ class SqlStore implements Store {
     });
   }
 
+  async endSession(id: string, until: Date): Promise<void> {
+    const row = { id, until: until.toISOString() };
+    await this.write(async (trx) => {
+      await trx("ended_sessions").where("until", "<", new Date().toISOString()).delete();
+      await trx("ended_sessions").insert(row).onConflict("id").ignore();
+    });
+  }
+
+  async isSessionEnded(id: string): Promise<boolean> {
+    const row: unknown = await this.run(() => this.knex("ended_sessions").where({ id }).first());
+    return row !== undefined;
+  }
+
   async recordUse(uses: readonly KeyUse[]): Promise<void> {
     if (uses.length === 0) return;
     await this.write((trx) => this.database.countUses(trx, uses));
@@ -318,6 +354,32 @@ class SqlStore implements Store {
 
   async close(): Promise<void> {
     await this.knex.destroy();
+  }
+
+  private async insertKey(
+    trx: Knex.Transaction,
+    { id, secret, appId, createdBy, expires, purpose }: NewKey,
+    by = createdBy,
+  ): Promise<Key> {
+    const row: KeyRow = {
+      id: id ?? `PSID${randomText(16)}`,
+      application_id: appId,
+      secret: secret ?? randomText(256),
+      created_by: createdBy,
+      expires: expires?.toISOString() ?? null,
+      purpose,
+      created_at: this.nextCreatedAt(),
+      updated_at: null,
+      last_used: null,
+      use_count: null,
+      revoked_at: null,
+      revoked_by: null,
+      previous_secrets: null,
+    };
+    await trx("keys").insert(row);
+    const details = { key: row.id, purpose, expires: row.expires };
+    await audit(trx, by, "key.create", appId, details);
+    return toKey(row);
   }
 
   /** What is made in the same millisecond has an order, too. */
@@ -362,6 +424,26 @@ class SqlStore implements Store {
     return { items: page.map(toItem), total: Number(count?.total) };
   }
 
+  /**
+   * Looks here for a text that is in one of the row's texts: databases differ in which letters they
+   * know, and SQLite knows those of ASCII alone. There are few applications, and few keys of one.
+   */
+  private async search<Row extends object, Item>(
+    rows: Knex.QueryBuilder,
+    textsOf: (row: Row) => readonly (string | null)[],
+    text: string,
+    { offset = 0, limit }: Page,
+    toItem: (row: Row) => Item,
+  ): Promise<Found<Item>> {
+    const folded = fold(text);
+    const all: Row[] = await this.run(() => rows.clone().select("*"));
+    const found = all.filter((row) =>
+      textsOf(row).some((each) => fold(each ?? "").includes(folded)),
+    );
+    const page = found.slice(offset, limit === undefined ? undefined : offset + limit);
+    return { items: page.map(toItem), total: found.length };
+  }
+
   private write<T>(work: (trx: Knex.Transaction) => Promise<T> | Knex.QueryBuilder): Promise<T> {
     return this.run(() => this.knex.transaction(async (trx) => await work(trx)));
   }
@@ -371,7 +453,38 @@ class SqlStore implements Store {
   }
 }
 
-/** Fields that are undefined are left out of `details`. */
+/** Those that the console signs with for this user, expired ones too, the oldest first. */
+function consoleKeys(trx: Knex.Transaction, appId: string, user: string): Promise<KeyRow[]> {
+  return trx<KeyRow>("keys")
+    .where({ application_id: appId, created_by: user, purpose: consolePurpose })
+    .where("secret", "<>", "")
+    .whereNull("revoked_at")
+    .orderBy(["created_at", "id"])
+    .then((rows) => rows as KeyRow[]);
+}
+
+async function revoke(
+  trx: Knex.Transaction,
+  appId: string,
+  id: string,
+  by: string | undefined,
+): Promise<boolean> {
+  const now = new Date().toISOString();
+  const keys = () =>
+    trx<KeyRow>("keys").where({ application_id: appId, id }).whereNull("revoked_at");
+  const row = await keys().forUpdate().first();
+  if (row === undefined) return false;
+  await keys().update({
+    revoked_at: now,
+    revoked_by: by ?? null,
+    updated_at: now,
+    previous_secrets: null,
+  });
+  await audit(trx, by, "key.revoke", appId, { key: id, purpose: row.purpose });
+  return true;
+}
+
+/** Fields that are undefined are left out of `details`. The application must still be there. */
 async function audit(
   trx: Knex.Transaction,
   user: string | null | undefined,
@@ -384,18 +497,14 @@ async function audit(
     user_id: user ?? null,
     action,
     application_id: appId,
+    application_name: trx("applications").where({ id: appId }).select("name"),
     details: JSON.stringify(details),
   });
 }
 
-/** A condition: one of the columns has this text in it. */
-function contains(columns: readonly string[], text: string) {
-  const pattern = `%${text.toLowerCase().replace(/[\\%_]/g, "\\$&")}%`;
-  return (query: Knex.QueryBuilder) => {
-    for (const column of columns) {
-      query.orWhereRaw("lower(??) like ? escape '\\'", [column, pattern]);
-    }
-  };
+/** Upper and lower case in one, also where a letter becomes two (ß) or has two small forms (σ, ς). */
+function fold(text: string): string {
+  return text.normalize().toLowerCase().toUpperCase();
 }
 
 function toApplication(row: ApplicationRow): Application {
@@ -425,10 +534,13 @@ function toKey(row: KeyRow): Key {
     // A time that cannot be read was some time all the same.
     revokedAt: row.revoked_at === null ? null : (toDate(row.revoked_at) ?? new Date(0)),
     revokedBy: row.revoked_by,
-    previous: row.previous_secret
-      ? { secret: row.previous_secret, until: toDate(row.previous_until) ?? new Date(0) }
-      : null,
+    previous: toPrevious(row.previous_secrets),
   };
+}
+
+function toPrevious(json: string | null): PreviousSecret[] {
+  const rows = JSON.parse(json ?? "[]") as PreviousRow[];
+  return rows.map(({ secret, until }) => ({ secret, until: toDate(until) ?? new Date(0) }));
 }
 
 function toAuditEntry(row: AuditRow): AuditEntry {
@@ -438,6 +550,7 @@ function toAuditEntry(row: AuditRow): AuditEntry {
     user: row.user_id,
     action: row.action,
     appId: row.application_id as AppId | null,
+    appName: row.application_name,
     details: JSON.parse(row.details ?? "{}") as Record<string, unknown>,
   };
 }

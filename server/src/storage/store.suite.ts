@@ -1,7 +1,7 @@
 import { randomUUID } from "node:crypto";
 import type { AppId, KeyId } from "@pandapush/protocol";
-import { afterEach, beforeEach, expect, test } from "vitest";
-import type { Store } from "./store.js";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { NoSuchApplication, type Store, TooManySecrets } from "./store.js";
 
 const noSuchApp = "nobody" as AppId;
 const noSuchKey = "PSIDnobody" as KeyId;
@@ -76,12 +76,15 @@ export function storeSuite(open: () => Promise<{ store: Store; other: Store }>):
   });
 
   test("a key needs an application", async () => {
-    await expect(addKey(noSuchApp)).rejects.toThrow();
+    await expect(addKey(noSuchApp)).rejects.toBeInstanceOf(NoSuchApplication);
+    await expect(store.consoleKey(noSuchApp, "ann")).rejects.toBeInstanceOf(NoSuchApplication);
   });
 
   test("a database error does not repeat a secret", async () => {
     const secret = `secret-${randomUUID()}`;
-    const failure = await addKey(noSuchApp, { secret }).catch(String);
+    const appId = await addApp();
+    const { id } = await addKey(appId);
+    const failure = await addKey(appId, { id, secret }).catch(String);
     expect(failure).toContain("keys");
     expect(failure).not.toContain(secret);
   });
@@ -209,6 +212,30 @@ export function storeSuite(open: () => Promise<{ store: Store; other: Store }>):
     expect(await other.findKeys(appId, page)).toEqual({ items: [batch], total: 2 });
   });
 
+  test("a search finds letters of all alphabets, in upper and lower case", async () => {
+    for (const name of ["Überraschung", "STRASSE", "Ярмарка", "ΟΔΟΣ", "Cafe\u0301"]) {
+      await store.addApplication({ name, createdBy: "ann" });
+    }
+    const named = async (search: string) =>
+      (await other.findApplications({ search })).items.map(({ name }) => name);
+    expect(await named("überr")).toEqual(["Überraschung"]);
+    expect(await named("ÜBERR")).toEqual(["Überraschung"]);
+    expect(await named("straße")).toEqual(["STRASSE"]);
+    expect(await named("ярМ")).toEqual(["Ярмарка"]);
+    expect(await named("οδος")).toEqual(["ΟΔΟΣ"]);
+    expect(await named("οδοσ")).toEqual(["ΟΔΟΣ"]);
+    expect(await named("CAFÉ")).toEqual(["Cafe\u0301"]);
+    const appId = await addApp();
+    const key = await store.addKey({
+      appId,
+      createdBy: "ann",
+      expires: null,
+      purpose: "Größe",
+    });
+    expect(await other.findKeys(appId, { search: "GRÖSS" })).toEqual({ items: [key], total: 1 });
+    expect(await other.findKeys(appId, { search: "grosse" })).toEqual({ items: [], total: 0 });
+  });
+
   test("a revoked key stays to be seen, with who revoked it; it is revoked once", async () => {
     const [appId, otherApp] = [await addApp(), await addApp()];
     const { id } = await addKey(appId);
@@ -220,21 +247,46 @@ export function storeSuite(open: () => Promise<{ store: Store; other: Store }>):
     expect(await other.keys()).toEqual([key]);
   });
 
-  test("a rotated key has a new secret, and the old one until the overlap is over", async () => {
+  test("a rotated key has a new secret, and each old one until its overlap is over", async () => {
     const appId = await addApp();
     const before = await addKey(appId);
-    expect(before.previous).toBeNull();
+    expect(before.previous).toEqual([]);
     const rotated = await store.rotateKey(appId, before.id, 60_000, "ann");
     expect(rotated?.secret).toMatch(/^[A-Za-z0-9]{256}$/);
     expect(rotated?.secret).not.toBe(before.secret);
-    expect(rotated?.previous?.secret).toBe(before.secret);
-    const leftMs = (rotated?.previous?.until.getTime() ?? 0) - Date.now();
+    expect(rotated?.previous).toEqual([{ secret: before.secret, until: expect.any(Date) }]);
+    const leftMs = (rotated?.previous[0]?.until.getTime() ?? 0) - Date.now();
     expect(leftMs).toBeGreaterThan(50_000);
     expect(leftMs).toBeLessThanOrEqual(60_000);
     expect(await other.findKey(appId, before.id)).toEqual(rotated);
-    const again = await store.rotateKey(appId, before.id, 0, "ann");
-    expect(again?.previous).toBeNull();
-    expect(await other.findKey(appId, before.id)).toEqual(again);
+    const again = await other.rotateKey(appId, before.id, 5_000, "ann");
+    expect(again?.previous).toEqual([
+      { secret: rotated?.secret, until: expect.any(Date) },
+      ...(rotated?.previous ?? []),
+    ]);
+    // The secret that is replaced ends at once; the others were promised more.
+    const last = await store.rotateKey(appId, before.id, 0, "ann");
+    expect(last?.previous).toEqual(again?.previous);
+    expect(await other.keys()).toEqual([last]);
+  });
+
+  test("a key has five former secrets at once, and more when some are over", async () => {
+    const appId = await addApp();
+    const { id } = await addKey(appId);
+    const until = new Date((await store.rotateKey(appId, id, 1_000))?.previous[0]?.until ?? 0);
+    for (let i = 0; i < 4; i++) await store.rotateKey(appId, id, 60_000);
+    const full = await store.findKey(appId, id);
+    await expect(other.rotateKey(appId, id, 60_000)).rejects.toEqual(new TooManySecrets(until));
+    expect(await store.findKey(appId, id)).toEqual(full);
+    expect(await other.rotateKey(appId, id, 0)).toMatchObject({ previous: full?.previous });
+    vi.useFakeTimers({ toFake: ["Date"], now: until });
+    try {
+      const rotated = await store.rotateKey(appId, id, 60_000);
+      expect(rotated?.previous).toHaveLength(5);
+      expect(rotated?.previous.slice(1)).toEqual(full?.previous.slice(0, 4));
+    } finally {
+      vi.useRealTimers();
+    }
   });
 
   test("a key that is revoked, of another application or absent is not rotated", async () => {
@@ -245,27 +297,32 @@ export function storeSuite(open: () => Promise<{ store: Store; other: Store }>):
     await store.rotateKey(appId, id, 60_000);
     await store.revokeKey(appId, id);
     expect(await store.rotateKey(appId, id, 0)).toBeUndefined();
-    expect(await store.findKey(appId, id)).toMatchObject({ previous: null });
+    expect(await store.findKey(appId, id)).toMatchObject({ previous: [] });
   });
 
-  test("of two rotations at once, one is the last and the other its former secret", async () => {
+  test("of rotations at once, one is the last, and all secrets before it count", async () => {
     const appId = await addApp();
-    const { id } = await addKey(appId);
+    const { id, secret } = await addKey(appId);
     const rotated = await Promise.all([
       store.rotateKey(appId, id, 60_000),
       other.rotateKey(appId, id, 60_000),
+      store.rotateKey(appId, id, 60_000),
     ]);
     const key = await store.findKey(appId, id);
-    expect(new Set(rotated.map((each) => each?.secret))).toEqual(
-      new Set([key?.secret, key?.previous?.secret]),
+    expect(new Set([secret, ...rotated.map((each) => each?.secret)])).toEqual(
+      new Set([key?.secret, ...(key?.previous ?? []).map((each) => each.secret)]),
     );
   });
 
   test("an application that is removed while keys are made leaves none behind", async () => {
     const appId = await addApp();
-    const adding = Array.from({ length: 20 }, () => addKey(appId).catch(() => undefined));
+    const failures: unknown[] = [];
+    const adding = Array.from({ length: 20 }, () =>
+      addKey(appId).catch((error: unknown) => failures.push(error)),
+    );
     expect(await other.removeApplication(appId)).toBe(true);
     await Promise.all(adding);
+    for (const failure of failures) expect(failure).toBeInstanceOf(NoSuchApplication);
     expect(await store.keys()).toEqual([]);
     expect(await store.findApplication(appId)).toBeUndefined();
   });
@@ -289,20 +346,92 @@ export function storeSuite(open: () => Promise<{ store: Store; other: Store }>):
     await store.removeKey(appId, key.id, "zoe");
     await store.removeApplication(appId, "root");
     const { items, total } = await other.audit({ appId });
+    const of = { key: key.id, purpose: null };
     expect(items.map(({ user, action, details }) => [user, action, details])).toEqual([
       ["root", "application.delete", { name: "store" }],
-      ["zoe", "key.delete", { key: key.id }],
-      ["ben", "key.revoke", { key: key.id }],
-      ["ben", "key.rotate", { key: key.id, previous_until: null }],
+      ["zoe", "key.delete", of],
+      ["ben", "key.revoke", of],
+      ["ben", "key.rotate", { ...of, previous_until: null }],
       ["ann", "application.update", { name: "store", admins: ["ann", "ben"] }],
-      ["ann", "key.create", { key: key.id, purpose: null, expires: null }],
+      ["ann", "key.create", { ...of, expires: null }],
       ["ann", "application.create", { name: "shop" }],
+    ]);
+    expect(items.map(({ appName }) => appName)).toEqual([
+      ...["store", "store", "store", "store", "store"],
+      ...["shop", "shop"],
     ]);
     expect(total).toBe(7);
     expect(Math.abs(Date.now() - (items[0]?.at?.getTime() ?? 0))).toBeLessThan(60_000);
     for (const { secret } of [key, rotated ?? key]) {
       expect(JSON.stringify(items)).not.toContain(secret);
     }
+  });
+
+  test("the audit names what was changed as it was called then, and who did it for whom", async () => {
+    const { id: appId } = await store.addApplication({ name: "shop", createdBy: "ann" }, "ben");
+    const given = { appId, createdBy: "ann", expires: null, purpose: "web" };
+    const { id } = await store.addKey(given, "ben");
+    expect(await store.admins(appId)).toEqual(["ann"]);
+    await store.rotateKey(appId, id, 0, "ann");
+    await store.updateApplication(appId, { name: "store" }, "ann");
+    await store.addAudit({ user: "ann", action: "user.disconnect", appId, details: {} });
+    await store.removeKey(appId, id, "ann");
+    await store.removeApplication(appId, "ann");
+    const { items } = await other.audit({ appId });
+    expect(
+      items.map(({ user, action, appName, details }) => [user, action, appName, details.purpose]),
+    ).toEqual([
+      ["ann", "application.delete", "store", undefined],
+      ["ann", "key.delete", "store", "web"],
+      ["ann", "user.disconnect", "store", undefined],
+      ["ann", "application.update", "store", undefined],
+      ["ann", "key.rotate", "shop", "web"],
+      ["ben", "key.create", "shop", "web"],
+      ["ben", "application.create", "shop", undefined],
+    ]);
+  });
+
+  test("the console has one key for each user, however many ask at once", async () => {
+    const appId = await addApp();
+    const asked = await Promise.all(
+      [store, other, store, other].map((each) => each.consoleKey(appId, "ann")),
+    );
+    expect(new Set(asked.map(({ key }) => key.id)).size).toBe(1);
+    expect(asked.filter(({ isNew }) => isNew)).toHaveLength(1);
+    const { key } = await store.consoleKey(appId, "ann");
+    expect(key).toMatchObject({ appId, createdBy: "ann", purpose: "web console" });
+    expect((await store.consoleKey(appId, "ben")).key.id).not.toBe(key.id);
+    await store.revokeKey(appId, key.id);
+    const fresh = await store.consoleKey(appId, "ann");
+    expect([fresh.isNew, fresh.key.id === key.id]).toEqual([true, false]);
+    vi.useFakeTimers({ toFake: ["Date"], now: fresh.key.expires ?? 0 });
+    try {
+      expect((await store.consoleKey(appId, "ann")).isNew).toBe(true);
+    } finally {
+      vi.useRealTimers();
+    }
+  });
+
+  test("the console's keys of whoever is removed from an application are revoked", async () => {
+    const [appId, otherApp] = [await addApp(), await addApp()];
+    await store.updateApplication(appId, { admins: ["ann", "ben", "zoe"] });
+    const kept = [
+      (await store.consoleKey(appId, "ann")).key,
+      (await store.consoleKey(appId, "root")).key,
+      (await store.consoleKey(otherApp, "ben")).key,
+      await store.addKey({ appId, createdBy: "ben", expires: null, purpose: "web" }),
+    ];
+    const ended = (await store.consoleKey(appId, "ben")).key;
+    await store.updateApplication(appId, { name: "store", admins: ["ann", "zoe"] }, "ann");
+    const isRevoked = async (id: KeyId) =>
+      (await other.keys()).find((key) => key.id === id)?.revokedBy;
+    for (const { id } of kept) expect(await isRevoked(id)).toBeNull();
+    expect(await isRevoked(ended.id)).toBe("ann");
+    const { items } = await other.audit({ appId, limit: 2 });
+    expect(items.map(({ action, user }) => [action, user])).toEqual([
+      ["key.revoke", "ann"],
+      ["application.update", "ann"],
+    ]);
   });
 
   test("what changed nothing is not in the audit", async () => {

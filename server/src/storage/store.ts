@@ -23,8 +23,28 @@ export interface Key {
   /** A revoked key opens nothing any more; it stays to be seen. null: it was not revoked. */
   readonly revokedAt: Date | null;
   readonly revokedBy: string | null;
-  /** The secret before the last rotation, which counts as well until then. */
-  readonly previous: { readonly secret: string; readonly until: Date } | null;
+  /** Secrets from before rotations, which count as well, each until its time; the newest first. */
+  readonly previous: readonly PreviousSecret[];
+}
+
+export interface PreviousSecret {
+  readonly secret: string;
+  readonly until: Date;
+}
+
+/** How many former secrets of one key count at once. */
+export const maxPreviousSecrets = 5;
+
+/** What the keys are for that the console signs its own tokens with. */
+export const consolePurpose = "web console";
+
+export interface NewKey {
+  readonly id?: KeyId;
+  readonly secret?: string;
+  readonly appId: AppId;
+  readonly createdBy: string;
+  readonly expires: Date | null;
+  readonly purpose: string | null;
 }
 
 /** A part of a list: from `offset` (0), at most `limit` (all). */
@@ -42,12 +62,14 @@ export interface Found<T> {
 export interface AuditEntry {
   readonly id: number;
   readonly at: Date | null;
-  /** null: not known, such as somebody at the command line. */
+  /** `command line`: whoever may use it; null: not known. */
   readonly user: string | null;
   /** `<noun>.<verb>`, such as `key.revoke`. */
   readonly action: string;
   readonly appId: AppId | null;
-  /** JSON without secrets. */
+  /** The application's name at that time. */
+  readonly appName: string | null;
+  /** JSON without secrets; of a key with its purpose at that time. */
   readonly details: Readonly<Record<string, unknown>>;
 }
 
@@ -82,12 +104,27 @@ function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
+/** A key that is to be rotated has `maxPreviousSecrets` that still count. Nothing was changed. */
+export class TooManySecrets extends Error {
+  override readonly name = "TooManySecrets";
+
+  /** @param until when the first of them ends */
+  constructor(readonly until: Date) {
+    super(`${maxPreviousSecrets} former secrets still count`);
+  }
+}
+
+/** What was to be done in an application that does not exist, or not any more. */
+export class NoSuchApplication extends Error {
+  override readonly name = "NoSuchApplication";
+}
+
 /**
  * Applications, their admins and keys, in SQL. Every call ends in bounded time. All methods reject
  * with `StorageUnavailable` when the database is down.
  *
  * A method that changes an application or a key writes its audit entry in the same transaction;
- * `by` is the user it is done for.
+ * `by` is the user it is done for; where something is made, its creator unless given.
  */
 export interface Store {
   applications(): Promise<Application[]>;
@@ -95,15 +132,22 @@ export interface Store {
   /**
    * In the order in which they were made.
    * @param filter.user only those that this user administers
-   * @param filter.search only those with this text in name or id; upper and lower case are the same
+   * @param filter.search only those with this text in name or id; upper and lower case are the
+   *   same, in every alphabet
    */
   findApplications(filter: { user?: string; search?: string } & Page): Promise<Found<Application>>;
   /** User names, sorted. */
   admins(id: AppId): Promise<string[]>;
   isAdmin(id: AppId, user: string): Promise<boolean>;
   /** Creates it and makes the creator its first admin. The id is made here unless given. */
-  addApplication(app: { id?: AppId; name: string | null; createdBy: string }): Promise<Application>;
-  /** Changes what is given; `admins` replaces all of them. false: there is none. */
+  addApplication(
+    app: { id?: AppId; name: string | null; createdBy: string },
+    by?: string,
+  ): Promise<Application>;
+  /**
+   * Changes what is given; `admins` replaces all of them, and the keys with which the console signs
+   * for those who are not among them any more are revoked. false: there is none.
+   */
   updateApplication(
     id: AppId,
     change: { name?: string | null; admins?: readonly string[] },
@@ -113,32 +157,35 @@ export interface Store {
   removeApplication(id: AppId, by?: string): Promise<boolean>;
   /** Those of all applications, the revoked ones too. */
   keys(): Promise<Key[]>;
-  /** @param filter.search only those with this text in purpose or id */
+  /** @param filter.search only those with this text in purpose or id, as in `findApplications` */
   findKeys(appId: AppId, filter: { search?: string } & Page): Promise<Found<Key>>;
   findKey(appId: AppId, id: KeyId): Promise<Key | undefined>;
-  /** Id (`PSID` + 16 characters) and secret (256 alphanumerics) are made here unless given. */
-  addKey(key: {
-    id?: KeyId;
-    secret?: string;
-    appId: AppId;
-    createdBy: string;
-    expires: Date | null;
-    purpose: string | null;
-  }): Promise<Key>;
+  /**
+   * Id (`PSID` + 16 characters) and secret (256 alphanumerics) are made here unless given.
+   * @throws NoSuchApplication
+   */
+  addKey(key: NewKey, by?: string): Promise<Key>;
+  /**
+   * The key with which the console signs for this user, of `consolePurpose`, made when there is
+   * none that is of use: the same for all who ask at once.
+   * @throws NoSuchApplication
+   */
+  consoleKey(appId: AppId, user: string): Promise<{ readonly key: Key; readonly isNew: boolean }>;
   /** false: there is none, or it was revoked before. */
   revokeKey(appId: AppId, id: KeyId, by?: string): Promise<boolean>;
   /**
-   * Gives it a new secret, and lets the old one count for `overlapMs` more. A secret that was
-   * replaced before counts no longer.
+   * Gives it a new secret, and lets the old one count for `overlapMs` more. Those that were
+   * replaced before count until their time, whatever is rotated since.
    *
    * @returns the key with its new secret; undefined: there is none, or it was revoked
+   * @throws TooManySecrets
    */
   rotateKey(appId: AppId, id: KeyId, overlapMs: number, by?: string): Promise<Key | undefined>;
   removeKey(appId: AppId, id: KeyId, by?: string): Promise<boolean>;
   /** Adds to `use_count` and sets `last_used`, of all or of none. */
   recordUse(uses: readonly KeyUse[]): Promise<void>;
   /** For what is no change of an application or key. */
-  addAudit(entry: Pick<AuditEntry, "user" | "action" | "appId" | "details">): Promise<void>;
+  addAudit(entry: Omit<AuditEntry, "id" | "at" | "appName">): Promise<void>;
   /**
    * The newest first.
    * @param filter.user only entries of the applications that this user administers
@@ -149,6 +196,9 @@ export interface Store {
   setSetting(name: string, value: string): Promise<void>;
   /** Sets it unless it is set. Resolves to what it is then: the same for all who try at once. */
   addSetting(name: string, value: string): Promise<string>;
+  /** Remembers that a session of the console has ended, until the time when it would have. */
+  endSession(id: string, until: Date): Promise<void>;
+  isSessionEnded(id: string): Promise<boolean>;
   /**
    * Changes whenever another process has changed applications or keys; undefined where the database
    * cannot tell.

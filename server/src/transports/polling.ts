@@ -94,7 +94,7 @@ export class PollingTransport {
     if (message === null) throw new BadRequest('The parameter "message" is missing.');
     if (Buffer.byteLength(message) > this.options.messageBytes) throw this.tooLarge();
     const poll = new Poll(request, response, callback, this);
-    await this.turns.do(() => this.bayeux.receive(poll, message));
+    await this.turns.do(request.socket, () => this.bayeux.receive(poll, message));
   }
 
   private openStream(path: string, request: IncomingMessage, response: ServerResponse): void {

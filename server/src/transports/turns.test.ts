@@ -10,10 +10,10 @@ function workFor(ms: number): void {
 
 test("what a turn has time for is done at once, and its result is handed on as it is", async () => {
   const turns = new Turns();
-  expect(turns.do(() => 1)).toBe(1);
-  await expect(turns.do(() => Promise.resolve(2))).resolves.toBe(2);
+  expect(turns.do({}, () => 1)).toBe(1);
+  await expect(turns.do({}, () => Promise.resolve(2))).resolves.toBe(2);
   expect(() =>
-    turns.do(() => {
+    turns.do({}, () => {
       throw new Error("three");
     }),
   ).toThrow("three");
@@ -23,7 +23,7 @@ test("what it has no time for is done in later turns, in order, with others betw
   const turns = new Turns();
   const done: string[] = [];
   const results = ["a", "b", "c", "d"].map((name) =>
-    turns.do(() => {
+    turns.do({}, () => {
       workFor(6);
       done.push(name);
       return name;
@@ -39,14 +39,33 @@ test("what it has no time for is done in later turns, in order, with others betw
   expect(await Promise.all(results)).toEqual(["a", "b", "c", "d"]);
 });
 
+test("what one connection sent in one go waits in its order, and lets others in between", async () => {
+  const turns = new Turns();
+  const done: string[] = [];
+  const [flooder, other] = [{}, {}];
+  const send = (owner: object, name: string) =>
+    turns.do(owner, () => {
+      workFor(6);
+      done.push(name);
+    });
+  for (let n = 1; n <= 5; n++) send(flooder, `flood ${n}`);
+  send(other, "other 1");
+  send(other, "other 2");
+  while (done.length < 7) await nextTurn();
+  expect(done).toEqual([
+    ...["flood 1", "flood 2", "other 1", "flood 3", "other 2"],
+    ...["flood 4", "flood 5"],
+  ]);
+});
+
 test("errors of what was put off reach whoever asked for it", async () => {
   const turns = new Turns();
-  turns.do(() => workFor(6));
+  turns.do({}, () => workFor(6));
   const fails = (): never => {
     throw new Error("late");
   };
-  await expect(turns.do(fails)).rejects.toThrow("late");
-  await expect(turns.do(() => Promise.reject(new Error("later")))).rejects.toThrow("later");
+  await expect(turns.do({}, fails)).rejects.toThrow("late");
+  await expect(turns.do({}, () => Promise.reject(new Error("later")))).rejects.toThrow("later");
 });
 
 test("work that is put off again goes on behind the others that wait", async () => {

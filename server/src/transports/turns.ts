@@ -16,6 +16,8 @@ export class Turns {
   /** The end of the turn will be noticed. */
   private isScheduled = false;
   private readonly waiting: Work[] = [];
+  /** What stands behind work that waits, of the same owner. */
+  private readonly behind = new Map<object, Work[]>();
 
   /** Whether the turn has time for another batch. */
   hasTime(): boolean {
@@ -35,9 +37,14 @@ export class Turns {
     this.waiting.push(work);
   }
 
-  /** Does `work` in this turn, if it has time, else in a later one. */
-  do<T>(work: () => T | Promise<T>): T | Promise<T> {
-    if (this.hasTime()) return work();
+  /**
+   * Does `work` in this turn, if it has time, else in a later one.
+   * @param owner the connection that sent it: one after the other of those that wait has its turn,
+   *   and what one of them sent is done in its order
+   */
+  do<T>(owner: object, work: () => T | Promise<T>): T | Promise<T> {
+    const behind = this.behind.get(owner);
+    if (behind === undefined && this.hasTime()) return work();
     return new Promise((resolve, reject) => {
       const goOn = (): void => {
         try {
@@ -45,9 +52,22 @@ export class Turns {
         } catch (error) {
           reject(error);
         }
+        this.next(owner);
       };
+      if (behind !== undefined) {
+        behind.push({ goOn });
+        return;
+      }
+      this.behind.set(owner, []);
       this.putOff({ goOn });
     });
+  }
+
+  /** The owner's next work waits behind that of the others. */
+  private next(owner: object): void {
+    const work = this.behind.get(owner)?.shift();
+    if (work === undefined) this.behind.delete(owner);
+    else this.putOff(work);
   }
 
   private readonly end = (): void => {
