@@ -5,6 +5,7 @@ import {
   Group,
   Menu,
   Select,
+  Skeleton,
   Stack,
   Text,
   TextInput,
@@ -15,15 +16,19 @@ import { IconDots, IconPlus } from "@tabler/icons-react";
 import dayjs from "dayjs";
 import { type FormEvent, type ReactNode, useState } from "react";
 import { ApiError, type CreatedKey, consolePurpose, type Key, type RotatedKey } from "../api.js";
-import { useCreateKey, useDeleteKey, useRevokeKey, useRotateKey } from "../queries.js";
+import { useCreateKey, useDeleteKey, useKeys, useRevokeKey, useRotateKey } from "../queries.js";
 import { Confirm } from "../ui/confirm.js";
 import { Copy } from "../ui/copy.js";
 import { DataTable } from "../ui/data-table.js";
 import { Dialog } from "../ui/dialog.js";
 import { Empty } from "../ui/empty.js";
 import { Heading } from "../ui/heading.js";
+import { Pages, useListPlace } from "../ui/paging.js";
 import { Problem } from "../ui/problem.js";
+import { Search } from "../ui/search.js";
 import { Secret } from "../ui/secret.js";
+import { Submit } from "../ui/submit.js";
+import { nameOr } from "../ui/text.js";
 import { When } from "../ui/time.js";
 import { useThisApplication } from "./application.js";
 
@@ -37,6 +42,7 @@ export function Keys() {
   const { app } = useThisApplication();
   const [deed, setDeed] = useState<Deed>();
   const done = (): void => setDeed(undefined);
+  const isNew = app.keys.every(({ purpose }) => purpose === consolePurpose);
   return (
     <>
       <Heading title="Keys" about="Back ends publish and sign tokens with them.">
@@ -47,7 +53,7 @@ export function Keys() {
           New key
         </Button>
       </Heading>
-      {app.keys.every(({ purpose }) => purpose === consolePurpose) ? (
+      {isNew ? (
         <Empty title="No key yet">
           <Text c="dimmed">
             A key lets a back end publish to this application, and sign the tokens with which
@@ -59,7 +65,7 @@ export function Keys() {
           </Button>
         </Empty>
       ) : (
-        <KeyTable keys={app.keys} onChoose={setDeed} />
+        <KeyList onChoose={setDeed} />
       )}
       {deed?.name === "create" && (
         <NewKey
@@ -87,6 +93,38 @@ export function Keys() {
   );
 }
 
+function KeyList({ onChoose }: { onChoose: (deed: Deed) => void }) {
+  const { app } = useThisApplication();
+  const place = useListPlace();
+  const { search, window, set } = place;
+  const { data, error, refetch } = useKeys(app.id, window);
+  return (
+    <>
+      <Search
+        label="Search keys"
+        placeholder="Search by purpose or id"
+        value={search}
+        onChange={(next) => set({ search: next, page: "" })}
+      />
+      {error !== null && <Problem error={error} onRetry={() => refetch()} />}
+      {data === undefined && error === null && <Skeleton height={180} />}
+      {data?.total === 0 && (
+        <Empty title="Nothing found">
+          <Text c="dimmed">No key has “{search}” in its purpose or id.</Text>
+        </Empty>
+      )}
+      {data !== undefined && data.total > 0 && (
+        <>
+          <KeyTable keys={data.items} onChoose={onChoose} />
+          <Pages total={data.total} place={place}>
+            {data.total === 1 ? "1 key" : `${data.total} keys`}
+          </Pages>
+        </>
+      )}
+    </>
+  );
+}
+
 function KeyTable({ keys, onChoose }: { keys: readonly Key[]; onChoose: (deed: Deed) => void }) {
   return (
     <DataTable
@@ -99,7 +137,7 @@ function KeyTable({ keys, onChoose }: { keys: readonly Key[]; onChoose: (deed: D
           cell: ({ purpose }) => (
             <>
               <Text size="sm" fw={600}>
-                {purpose || "(none given)"}
+                <bdi>{nameOr(purpose, "(none given)")}</bdi>
               </Text>
               {purpose === consolePurpose && (
                 <Text size="xs" c="dimmed">
@@ -115,7 +153,7 @@ function KeyTable({ keys, onChoose }: { keys: readonly Key[]; onChoose: (deed: D
           cell: ({ id, purpose }) => (
             <Group gap={4} wrap="nowrap">
               <span className="code id">{id}</span>
-              <Copy text={id} what={`the id of ${purpose || id}`} />
+              <Copy text={id} what={`the id of ${nameOr(purpose, id)}`} />
             </Group>
           ),
         },
@@ -126,7 +164,7 @@ function KeyTable({ keys, onChoose }: { keys: readonly Key[]; onChoose: (deed: D
             <>
               <When at={created_at} none="–" />
               <Text size="xs" c="dimmed">
-                by {created_by ?? "–"}
+                by <bdi>{created_by ?? "–"}</bdi>
               </Text>
             </>
           ),
@@ -145,16 +183,25 @@ function KeyTable({ keys, onChoose }: { keys: readonly Key[]; onChoose: (deed: D
 
 function Actions({ of, onChoose }: { of: Key; onChoose: (deed: Deed) => void }) {
   const isRevoked = of.status === "revoked";
+  const isExpired = of.status === "expired";
   return (
     <Menu position="bottom-end">
       <Menu.Target>
-        <ActionIcon variant="subtle" color="gray" aria-label={`Actions for ${of.purpose || of.id}`}>
+        <ActionIcon
+          variant="subtle"
+          color="gray"
+          aria-label={`Actions for ${nameOr(of.purpose, of.id)}`}
+        >
           <IconDots size={18} aria-hidden />
         </ActionIcon>
       </Menu.Target>
       <Menu.Dropdown>
-        <Menu.Item disabled={isRevoked} onClick={() => onChoose({ name: "rotate", key: of })}>
+        <Menu.Item
+          disabled={isRevoked || isExpired}
+          onClick={() => onChoose({ name: "rotate", key: of })}
+        >
           New secret (rotate) …
+          {isExpired && <Text size="xs">It has expired: create a new key.</Text>}
         </Menu.Item>
         <Menu.Item disabled={isRevoked} onClick={() => onChoose({ name: "revoke", key: of })}>
           Revoke …
@@ -181,7 +228,7 @@ function Status({ of }: { of: Key }) {
       </Badge>
       {of.revoked_at !== null && (
         <Text size="xs" c="dimmed">
-          by {of.revoked_by ?? "–"}, <When at={of.revoked_at} />
+          by <bdi>{of.revoked_by ?? "–"}</bdi>, <When at={of.revoked_at} />
         </Text>
       )}
       {of.previous_secret_until !== null && (
@@ -218,9 +265,11 @@ function NewKey({
   const { error } = create;
   const fields = error instanceof ApiError ? error.fields : {};
   const end = endOf(lifetime, chosenEnd);
+  const isReady = lifetime !== "custom" || chosenEnd !== null;
 
   const submit = async (event: FormEvent): Promise<void> => {
     event.preventDefault();
+    if (!isReady) return;
     const key = await create.mutateAsync({
       purpose: purpose.trim() || null,
       expires: end?.toISOString() ?? null,
@@ -283,13 +332,9 @@ function NewKey({
             <Button variant="default" onClick={onClose}>
               Cancel
             </Button>
-            <Button
-              type="submit"
-              loading={create.isPending}
-              disabled={lifetime === "custom" && chosenEnd === null}
-            >
+            <Submit isBusy={create.isPending} isReady={isReady}>
               Create key
-            </Button>
+            </Submit>
           </Group>
         </Stack>
       </form>
@@ -338,7 +383,11 @@ function Rotation({
   const rotate = useRotateKey(appId);
   return (
     <Confirm
-      title={`New secret for “${of.purpose || of.id}”`}
+      title={
+        <>
+          New secret for “<bdi>{nameOr(of.purpose, of.id)}</bdi>”
+        </>
+      }
       action="Make a new secret"
       onClose={onClose}
       onConfirm={async () => {
@@ -371,7 +420,11 @@ function Revocation({ appId, of, onClose }: { appId: string; of: Key; onClose: (
   const revoke = useRevokeKey(appId);
   return (
     <Confirm
-      title={`Revoke “${of.purpose || of.id}”?`}
+      title={
+        <>
+          Revoke “<bdi>{nameOr(of.purpose, of.id)}</bdi>”?
+        </>
+      }
       action="Revoke"
       onClose={onClose}
       onConfirm={async () => {
@@ -399,7 +452,11 @@ function Deletion({ appId, of, onClose }: { appId: string; of: Key; onClose: () 
   const remove = useDeleteKey(appId);
   return (
     <Confirm
-      title={`Delete “${of.purpose || of.id}”?`}
+      title={
+        <>
+          Delete “<bdi>{nameOr(of.purpose, of.id)}</bdi>”?
+        </>
+      }
       action="Delete"
       onClose={onClose}
       onConfirm={async () => {
