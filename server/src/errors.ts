@@ -311,6 +311,12 @@ export const catalogue = {
     help: "The application has no key with this id.",
     retry: "no",
   },
+  cannotRotate: {
+    text: "Key cannot be rotated",
+    http: 409,
+    help: "A key that has expired or was revoked has no use for a new secret, and at most five former secrets count at once.",
+    retry: "no",
+  },
   // Limits
   tooLarge: {
     text: "Message too large",

@@ -101,6 +101,7 @@ interface Json {
   readonly expires: string;
   readonly created_at: string;
   readonly previous_secret_until: string;
+  readonly previous_secrets_until: string[];
   readonly keys: readonly Json[];
   readonly message: string;
   readonly details: string;
@@ -483,6 +484,7 @@ describe("keys", () => {
       revoked_at: null,
       revoked_by: null,
       previous_secret_until: null,
+      previous_secrets_until: [],
     });
   });
 
@@ -529,10 +531,11 @@ describe("keys", () => {
     expect((await publish(key.secret)).json.message).toBe("Revoked key");
     expect((await post(ofKey("/revoke"), undefined, "root")).json).toEqual(revoked.json);
     expect((await get(ofShop())).json.keys).toEqual([revoked.json]);
-    for (const path of ["/rotate", "/token"]) {
-      const body = path === "/token" ? { channel: `/${shop.id}/**` } : {};
-      expect((await post(ofKey(path), body)).json.message).toBe("Revoked key");
-    }
+    const token = await post(ofKey("/token"), { channel: `/${shop.id}/**` });
+    expect(token.json.message).toBe("Revoked key");
+    const rotated = await post(ofKey("/rotate"), {});
+    expect(rotated).toMatchObject({ status: 409, json: { message: "Key cannot be rotated" } });
+    expect(rotated.json.details).toContain("revoked");
   });
 
   test("DELETE removes one at once", async () => {
@@ -550,11 +553,44 @@ describe("keys", () => {
       expect((await publish(secret)).status).toBe(200);
     }
     const again = await post(ofKey("/rotate"), { overlap_ms: 0 });
-    expect(again.json.previous_secret_until).toBeNull();
-    for (const secret of [key.secret, json.secret]) {
-      expect((await publish(secret)).json.message).toBe("Invalid secret");
+    expect(again.json.previous_secret_until).toBe(json.previous_secret_until);
+    expect((await publish(json.secret)).json.message).toBe("Invalid secret");
+    for (const secret of [key.secret, again.json.secret]) {
+      expect((await publish(secret)).status).toBe(200);
     }
-    expect((await publish(again.json.secret)).status).toBe(200);
+  });
+
+  test("rotated twice, the former secrets end each at its time, and by a revocation at once", async () => {
+    const first = (await post(ofKey("/rotate"), { overlap_ms: 120_000 })).json;
+    const second = (await post(ofKey("/rotate"), { overlap_ms: 60_000 })).json;
+    const [soonest, last, ...more] = second.previous_secrets_until;
+    expect([last, more]).toEqual([first.previous_secret_until, []]);
+    expect(Date.parse(last ?? "") - Date.parse(soonest ?? "")).toBeGreaterThan(30_000);
+    expect(second.previous_secret_until).toBe(last);
+    const secrets = [key.secret, first.secret, second.secret];
+    for (const secret of secrets) expect((await publish(secret)).status).toBe(200);
+    const revoked = (await post(ofKey("/revoke"))).json;
+    expect(revoked).toMatchObject({ previous_secret_until: null, previous_secrets_until: [] });
+    for (const secret of secrets) expect((await publish(secret)).status).toBe(400);
+  });
+
+  test("with five former secrets that count, one is rotated only without an overlap", async () => {
+    for (let n = 1; n <= 5; n++) await post(ofKey("/rotate"), { overlap_ms: n * 60_000 });
+    const { status, json } = await post(ofKey("/rotate"));
+    expect([status, json.message]).toEqual([409, "Key cannot be rotated"]);
+    const { previous_secrets_until: ends } = (await get(ofShop())).json.keys[0] ?? {};
+    expect(ends).toHaveLength(5);
+    expect(json.details).toContain(`ends at ${ends?.[0]}`);
+    expect((await publish(key.secret)).status).toBe(200);
+    expect((await post(ofKey("/rotate"), { overlap_ms: 0 })).status).toBe(200);
+  });
+
+  test("one that has expired is not rotated", async () => {
+    const expires = new Date(Date.now() - 1);
+    const { id } = await store.addKey({ appId: shop.id, createdBy: "ann", expires, purpose: null });
+    const { status, json } = await post(ofShop(`/keys/${id}/rotate`));
+    expect([status, json.message]).toEqual([409, "Key cannot be rotated"]);
+    expect(json.details).toBe("Its time is over; create a new key.");
   });
 
   test("rotate without a body leaves the old secret a day", async () => {

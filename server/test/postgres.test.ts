@@ -11,6 +11,7 @@ import { repositoryPath } from "../src/docs.js";
 import { openStore } from "../src/storage/sql.js";
 import { StorageUnavailable, type Store } from "../src/storage/store.js";
 import { storeSuite } from "../src/storage/store.suite.js";
+import { addRotatedKey, migratedUpTo } from "./migrated.js";
 import { environmentOf, knexCommand, loadLegacy, Postgres } from "./postgres.js";
 
 /** What is noticed is noticed well within this. */
@@ -102,6 +103,21 @@ describe("a store on Postgres", () => {
     const before = await store.version();
     expect(await store.keys()).toEqual([]);
     await trx.commit();
+    expect(await store.version()).not.toBe(before);
+  });
+
+  test("a former secret that was kept before there could be several goes on", async () => {
+    const database = await postgres.createDatabase();
+    const until = new Date(Date.now() + 60_000);
+    const knex = await migratedUpTo(knexConfig(database), "20261122230000_postgres.js");
+    await addRotatedKey(knex, until);
+    await knex.destroy();
+    const store = await open(database);
+    expect(await store.findKey(appId, "key" as KeyId)).toMatchObject({
+      previous: [{ secret: "old", until }],
+    });
+    const before = await store.version();
+    await postgres.query(database.name, "UPDATE keys SET previous_secrets = NULL");
     expect(await store.version()).not.toBe(before);
   });
 

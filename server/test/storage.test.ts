@@ -6,9 +6,11 @@ import { join, relative } from "node:path";
 import { promisify } from "node:util";
 import Database from "libsql";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { knexConfig } from "../knexfile.js";
 import { repositoryPath } from "../src/docs.js";
 import { openStore } from "../src/storage/sql.js";
 import { storeSuite } from "../src/storage/store.suite.js";
+import { addRotatedKey, migratedUpTo } from "./migrated.js";
 import { knexCommand } from "./postgres.js";
 
 let folder: string;
@@ -74,6 +76,21 @@ describe("a store on SQLite", () => {
     expect(existsSync(path)).toBe(true);
     const store = await openStore({ path });
     expect(await store.keys()).toEqual([]);
+    await store.close();
+  });
+
+  test("a former secret that was kept before there could be several goes on", async () => {
+    const path = freshPath();
+    const until = new Date(Date.now() + 60_000);
+    const knex = await migratedUpTo(knexConfig({ path }), "20261122230000_postgres.js");
+    await addRotatedKey(knex, until);
+    await knex.destroy();
+    const store = await openStore({ path });
+    const keys = await store.keys();
+    expect(keys.map(({ id, previous }) => [id, previous])).toEqual([
+      ["key", [{ secret: "old", until }]],
+      ["other", []],
+    ]);
     await store.close();
   });
 

@@ -634,6 +634,17 @@ describe("a key that was revoked", () => {
   });
 });
 
+test("a signature counts only as base64url writes it", async () => {
+  const right = withToken({}).token;
+  expect(await decide("publish", room, { token: right })).toBe("key");
+  const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+  // The last of 43 letters has two bits too many for 32 bytes.
+  const next = letters[letters.indexOf(right.at(-1) ?? "") + 1] ?? "";
+  for (const token of [right.slice(0, -1) + next, `${right}=`, `${right}A`, `${right} `]) {
+    expect(await decide("publish", room, { token })).toMatch(/^invalidToken/);
+  }
+});
+
 describe("a key that was rotated", () => {
   const id = "rotated" as KeyId;
   const appId = "app" as AppId;
@@ -642,6 +653,10 @@ describe("a key that was rotated", () => {
     const rotated = await store.rotateKey(appId, id, overlapMs);
     await keys.changed();
     return rotated?.secret ?? "";
+  }
+
+  async function currentSecret(): Promise<string> {
+    return (await store.findKey(appId, id))?.secret ?? "";
   }
 
   test("[AUTH-19] takes both secrets, and tokens signed with either, during the overlap", async () => {
@@ -661,22 +676,50 @@ describe("a key that was rotated", () => {
     expect(await decide("publish", room, forged)).toBe("invalidTokenProvided");
   });
 
-  test("[AUTH-19] takes only the new secret when the overlap is over", async () => {
+  test("[AUTH-19] rotated again, takes every former secret until the time it was promised", async () => {
     const oldToken = withToken({ keyId: id });
-    expect(await decide("publish", room, oldToken)).toBe(id);
-    vi.useFakeTimers({ toFake: ["Date"], now: Date.now() + 61_000 });
+    const second = await currentSecret();
+    const third = await rotate(30_000);
+    for (const each of [secret, second, third]) {
+      expect(await decide("publish", room, withKey(each, id))).toBe(id);
+      expect(await decide("publish", room, withToken({ keyId: id }, { key: each }))).toBe(id);
+    }
+    const now = Date.now();
+    vi.useFakeTimers({ toFake: ["Date"] });
     try {
-      expect(await decide("publish", room, oldToken)).toBe("invalidTokenProvided");
-      expect(await decide("publish", room, withKey(secret, id))).toBe("invalidSecret");
+      for (const [laterMs, [first, middle]] of [
+        [31_000, [id, "invalidSecret"]],
+        [61_000, ["invalidSecret", "invalidSecret"]],
+      ] as const) {
+        vi.setSystemTime(now + laterMs);
+        expect(await decide("publish", room, withKey(secret, id))).toBe(first);
+        expect(await decide("publish", room, withKey(second, id))).toBe(middle);
+        expect(await decide("publish", room, withKey(third, id))).toBe(id);
+        const isOver = first !== id;
+        expect(await decide("publish", room, oldToken)).toBe(isOver ? "invalidTokenProvided" : id);
+      }
     } finally {
       vi.useRealTimers();
     }
   });
 
-  test("without an overlap takes only the new secret at once", async () => {
+  test("says what is wrong with a token that one of the secrets signed", async () => {
+    const exp = Math.floor(Date.now() / 1000) - 60;
+    for (const each of [secret, await currentSecret()]) {
+      const { auth } = { auth: withToken({ keyId: id, exp }, { key: each }) };
+      await expect(async () => authorize("publish", room, auth)).rejects.toMatchObject({
+        help: expect.stringContaining("expired"),
+      });
+    }
+  });
+
+  test("without an overlap ends the secret that is replaced at once, and no other", async () => {
+    const replaced = await currentSecret();
     const fresh = await rotate(0);
-    expect(await decide("publish", room, withKey(secret, id))).toBe("invalidSecret");
-    expect(await decide("publish", room, withToken({ keyId: id }))).toBe("invalidTokenProvided");
+    expect(await decide("publish", room, withKey(replaced, id))).toBe("invalidSecret");
+    const replacedToken = withToken({ keyId: id }, { key: replaced });
+    expect(await decide("publish", room, replacedToken)).toBe("invalidTokenProvided");
+    expect(await decide("publish", room, withKey(secret, id))).toBe(id);
     expect(await decide("publish", room, withKey(fresh, id))).toBe(id);
   });
 });

@@ -10,8 +10,14 @@ import {
 } from "@pandapush/protocol";
 import { type ErrorCode, Refusal } from "../errors.js";
 import { after, type MaybePromise } from "../maybe-promise.js";
-import type { KeyTable, LiveKey } from "./keys.js";
-import { type KnownToken, readKeyId, type VerifiedToken, VerifiedTokens } from "./token.js";
+import type { KeyTable, LiveKey, LiveSecret } from "./keys.js";
+import {
+  type KnownToken,
+  readKeyId,
+  type VerifiedToken,
+  VerifiedTokens,
+  WrongSignature,
+} from "./token.js";
 
 type Action = "subscribe" | "publish";
 
@@ -84,17 +90,21 @@ export function createAuthorize(keys: KeyTable): Authorize {
     return grant(keys, key, verified.presence, expiresAt);
   }
 
+  /** By whichever of the key's secrets signed it. */
   function verifyToken(token: string, key: LiveKey, known: KnownToken | undefined): VerifiedToken {
-    const previous = countingPrevious(key);
-    if (previous !== undefined && known?.verify === previous.verifyToken) {
-      return tokens.verify(token, key.id, previous.verifyToken, known);
-    }
+    const secrets = countingSecrets(key);
+    const signer = known && secrets.find(({ verifyToken }) => verifyToken === known.verify);
     try {
-      return tokens.verify(token, key.id, key.verifyToken, known);
-    } catch (error) {
-      if (previous !== undefined) {
-        return tokens.verify(token, key.id, previous.verifyToken, known);
+      for (const { verifyToken } of signer === undefined ? secrets : [signer]) {
+        try {
+          return tokens.verify(token, key.id, verifyToken, known);
+        } catch (error) {
+          // What a token signed with this secret lacks, no other secret gives it.
+          if (!(error instanceof WrongSignature)) throw error;
+        }
       }
+      throw new WrongSignature();
+    } catch (error) {
       if (error instanceof Refusal) error.keyId = key.id;
       throw error;
     }
@@ -129,10 +139,8 @@ function grantByKey(
 
 function grantBySecret(keys: KeyTable, key: LiveKey, secret: unknown): Grant {
   if (typeof secret !== "string") throw refusalOf(key, "invalidSecret");
-  const previous = countingPrevious(key);
-  const isRight =
-    isSecret(secret, key.secret) || (previous !== undefined && isSecret(secret, previous.secret));
-  if (!isRight) throw refusalOf(key, "invalidSecret");
+  if (!countingSecrets(key).some((each) => isSecret(secret, each.secret)))
+    throw refusalOf(key, "invalidSecret");
   refuseUnusable(key);
   return grant(keys, key, undefined, key.expiresAt);
 }
@@ -178,9 +186,11 @@ function refuseUnusable(key: LiveKey): void {
   if (key.isRevoked) throw refusalOf(key, "revokedKey");
 }
 
-/** The secret before a rotation, as long as it counts. */
-function countingPrevious({ previous }: LiveKey): LiveKey["previous"] {
-  return previous !== undefined && Date.now() < previous.until ? previous : undefined;
+/** The key's secret, and those from before rotations whose time is not over. */
+function countingSecrets(key: LiveKey): readonly LiveSecret[] {
+  if (key.previous.length === 0) return [key];
+  const now = Date.now();
+  return [key, ...key.previous.filter(({ until }) => now < until)];
 }
 
 /** Clients send null or "" for what they were not configured with. */

@@ -164,7 +164,7 @@ describe("the table of live keys", () => {
     keys.onRevoked((what) => revoked.push(what));
     await store.rotateKey(appId, keyId, 60_000);
     await keys.changed();
-    expect(keys.find(appId, keyId)).toMatchObject({ previous: { until: expect.any(Number) } });
+    expect(keys.find(appId, keyId)).toMatchObject({ previous: [{ until: expect.any(Number) }] });
     expect(revoked).toEqual([]);
   });
 

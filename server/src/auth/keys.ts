@@ -5,7 +5,7 @@ import { type Key, StorageUnavailable, type Store } from "../storage/store.js";
 import { tokenVerifier, type VerifyToken } from "./token.js";
 
 /** One of the secrets that count for a key. */
-interface LiveSecret {
+export interface LiveSecret {
   readonly secret: Buffer;
   readonly verifyToken: VerifyToken;
 }
@@ -17,8 +17,13 @@ export interface LiveKey extends LiveSecret {
   /** ms since 1970; Infinity: never expires. */
   readonly expiresAt: number;
   readonly isRevoked: boolean;
-  /** After a rotation: the secret before it counts as well, until then (ms since 1970). */
-  readonly previous: (LiveSecret & { readonly until: number }) | undefined;
+  /** Secrets from before rotations count as well, each until its time; the newest first. */
+  readonly previous: readonly PreviousLiveSecret[];
+}
+
+interface PreviousLiveSecret extends LiveSecret {
+  /** ms since 1970 */
+  readonly until: number;
 }
 
 export interface Revoked {
@@ -425,16 +430,14 @@ export class KeyTable {
 }
 
 function toLiveKey(key: Key): LiveKey {
-  const { previous } = key;
   return Object.assign(toLiveSecret(key.secret), {
     id: key.id,
     appId: key.appId,
     expiresAt: key.expires?.getTime() ?? Number.POSITIVE_INFINITY,
     isRevoked: key.revokedAt !== null,
-    previous:
-      previous === null
-        ? undefined
-        : Object.assign(toLiveSecret(previous.secret), { until: previous.until.getTime() }),
+    previous: key.previous.map(({ secret, until }) =>
+      Object.assign(toLiveSecret(secret), { until: until.getTime() }),
+    ),
   });
 }
 
@@ -454,7 +457,11 @@ function isSameKey(one: LiveKey, other: LiveKey): boolean {
   return (
     one.expiresAt === other.expiresAt &&
     one.isRevoked === other.isRevoked &&
-    one.previous?.until === other.previous?.until &&
-    one.secret.equals(other.secret)
+    one.secret.equals(other.secret) &&
+    one.previous.length === other.previous.length &&
+    one.previous.every(({ until, secret }, index) => {
+      const counterpart = other.previous[index];
+      return until === counterpart?.until && secret.equals(counterpart.secret);
+    })
   );
 }

@@ -14,8 +14,14 @@ export interface VerifiedToken {
   readonly expiresAt: number;
 }
 
-/** @throws Refusal `invalidTokenProvided` */
+/** @throws Refusal `invalidTokenProvided`; a `WrongSignature` when another secret signed it */
 export type VerifyToken = (token: string) => VerifiedToken;
+
+export class WrongSignature extends Refusal {
+  constructor() {
+    super("invalidTokenProvided", [], "The token signature is invalid.");
+  }
+}
 
 const decode = createDecoder();
 
@@ -50,8 +56,12 @@ export function tokenVerifier(secret: string): VerifyToken {
   });
   return (token) => {
     try {
+      if (!isCanonical(token.slice(token.lastIndexOf(".") + 1))) throw new WrongSignature();
       return toVerified(verify(token));
     } catch (error) {
+      if (error instanceof TokenError && error.code === TokenError.codes.invalidSignature) {
+        throw new WrongSignature();
+      }
       // The library's texts name the claim or part that is wrong, never its secret content.
       // It throws a RangeError for times that are no dates, such as 1e999.
       if (error instanceof TokenError || error instanceof RangeError) {
@@ -60,6 +70,14 @@ export function tokenVerifier(secret: string): VerifyToken {
       throw error;
     }
   };
+}
+
+/**
+ * Whether this is how base64url writes these bytes: Node decodes other texts to the same, with
+ * other last bits or letters of plain base64. RFC 7515, section 2
+ */
+export function isCanonical(base64url: string): boolean {
+  return Buffer.from(base64url, "base64url").toString("base64url") === base64url;
 }
 
 /** @param expiresAt ms since 1970 */

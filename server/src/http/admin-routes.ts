@@ -5,7 +5,13 @@ import type { AdminAuth, AdminRequest, AdminUser } from "../auth/admin.js";
 import { signToken } from "../auth/token.js";
 import { InvalidInput, Refusal } from "../errors.js";
 import type { Live } from "../live.js";
-import type { Application, Key, Store } from "../storage/store.js";
+import {
+  type Application,
+  type Key,
+  maxPreviousSecrets,
+  type Store,
+  TooManySecrets,
+} from "../storage/store.js";
 import * as shapes from "./admin-shapes.js";
 import { liveRoutes } from "./live-routes.js";
 import { below, openRoute, type Route, route } from "./route.js";
@@ -246,15 +252,16 @@ function keyRoutes({ store, changed }: Pick<RouteParts, "store" | "changed">): R
         method: "POST",
         path: `${keyPath}/rotate`,
         summary:
-          "Give a key a new secret, which only this answer shows; the old one counts for overlap_ms more (a day)",
+          "Give a key a new secret, which only this answer shows; the old one counts for overlap_ms more (a day), and those from before until their time",
         body: shapes.rotation,
         answer: shapes.rotatedKey,
       },
       async (user, { params, body }) => {
         const { id } = await ownApplication(store, user, params.id);
-        const { revokedAt, id: keyId } = await existingKey(store, id, params.keyId as KeyId);
-        if (revokedAt !== null) throw new Refusal("revokedKey");
-        const key = await store.rotateKey(id, keyId, body.overlap_ms, user.name);
+        const { revokedAt, expires, ...old } = await existingKey(store, id, params.keyId as KeyId);
+        if (revokedAt !== null) throw cannotRotate("It was revoked; create a new key.");
+        if (shapes.isOver(expires)) throw cannotRotate("Its time is over; create a new key.");
+        const key = await store.rotateKey(id, old.id, body.overlap_ms, user.name).catch(tooMany);
         if (key === undefined) throw new Refusal("noSuchKey");
         await changed();
         return { ...shapes.toKey(key), secret: key.secret };
@@ -343,6 +350,17 @@ async function existingKey(store: Store, appId: AppId, keyId: KeyId): Promise<Ke
   const key = await store.findKey(appId, keyId);
   if (key === undefined) throw new Refusal("noSuchKey");
   return key;
+}
+
+function cannotRotate(help: string): Refusal {
+  return new Refusal("cannotRotate", [], help);
+}
+
+function tooMany(error: unknown): never {
+  if (!(error instanceof TooManySecrets)) throw error;
+  throw cannotRotate(
+    `${maxPreviousSecrets} former secrets of it still count, and there may be no more; the first of them ends at ${error.until.toISOString()}. With overlap_ms 0 the present secret ends at once; to end all of them, revoke the key.`,
+  );
 }
 
 function signWith(key: Key, body: z.output<typeof shapes.newToken>): string {

@@ -169,7 +169,10 @@ export const key = z.object({
   status: z.enum(["active", "expiring", "expired", "revoked"]),
   revoked_at: answerTime,
   revoked_by: z.string().nullable(),
-  previous_secret_until: answerTime,
+  previous_secret_until: answerTime.meta({ description: "When the last former secret ends" }),
+  previous_secrets_until: z.array(z.string().meta({ format: "date-time" })).meta({
+    description: "When each of the former secrets that count ends, the first to end first",
+  }),
 });
 export const createdKey = z.object({
   application_id: z.string(),
@@ -262,7 +265,8 @@ export function toApplication(app: Application): z.input<typeof application> {
 
 /** Without its secrets. */
 export function toKey(each: Key): z.input<typeof key> {
-  const previousUntil = each.previous?.until ?? null;
+  const ends = each.previous.map(({ until }) => until).filter((until) => !isOver(until));
+  ends.sort((one, other) => +one - +other);
   return {
     id: each.id,
     application_id: each.appId,
@@ -276,7 +280,8 @@ export function toKey(each: Key): z.input<typeof key> {
     status: statusOf(each),
     revoked_at: iso(each.revokedAt),
     revoked_by: each.revokedBy,
-    previous_secret_until: isOver(previousUntil) ? null : iso(previousUntil),
+    previous_secret_until: iso(ends.at(-1) ?? null),
+    previous_secrets_until: ends.map((end) => end.toISOString()),
   };
 }
 

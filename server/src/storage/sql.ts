@@ -5,7 +5,18 @@ import type { PostgresDatabase } from "../../knexfile.js";
 import type { Database } from "./database.js";
 import { openPostgres } from "./postgres.js";
 import { openSqlite } from "./sqlite.js";
-import type { Application, AuditEntry, Found, Key, KeyUse, Page, Store } from "./store.js";
+import {
+  type Application,
+  type AuditEntry,
+  type Found,
+  type Key,
+  type KeyUse,
+  maxPreviousSecrets,
+  type Page,
+  type PreviousSecret,
+  type Store,
+  TooManySecrets,
+} from "./store.js";
 
 /**
  * Opens the database, and brings its tables up to date.
@@ -46,8 +57,13 @@ interface KeyRow {
   use_count: number | string | null;
   revoked_at: Timestamp;
   revoked_by: string | null;
-  previous_secret: string | null;
-  previous_until: Timestamp;
+  /** JSON of `PreviousRow[]`, the newest first. */
+  previous_secrets: string | null;
+}
+
+interface PreviousRow {
+  secret: string;
+  until: string;
 }
 
 interface AuditRow {
@@ -216,8 +232,7 @@ class SqlStore implements Store {
       use_count: null,
       revoked_at: null,
       revoked_by: null,
-      previous_secret: null,
-      previous_until: null,
+      previous_secrets: null,
     };
     await this.write(async (trx) => {
       await trx("keys").insert(row);
@@ -237,8 +252,7 @@ class SqlStore implements Store {
           revoked_at: now,
           revoked_by: by ?? null,
           updated_at: now,
-          previous_secret: null,
-          previous_until: null,
+          previous_secrets: null,
         });
       if (revoked > 0) await audit(trx, by, "key.revoke", appId, { key: id });
       return revoked > 0;
@@ -251,11 +265,17 @@ class SqlStore implements Store {
       const row = await trx<KeyRow>("keys").where(isIt).whereNull("revoked_at").forUpdate().first();
       if (row === undefined) return undefined;
       const now = Date.now();
-      const until = overlapMs > 0 ? new Date(now + overlapMs).toISOString() : null;
+      const previous = toPrevious(row.previous_secrets).filter(({ until }) => +until > now);
+      const until = overlapMs > 0 ? new Date(now + overlapMs) : null;
+      if (until !== null) {
+        if (previous.length >= maxPreviousSecrets) {
+          throw new TooManySecrets(new Date(Math.min(...previous.map((each) => +each.until))));
+        }
+        previous.unshift({ secret: row.secret, until });
+      }
       const change = {
         secret: randomText(256),
-        previous_secret: until === null ? null : row.secret,
-        previous_until: until,
+        previous_secrets: previous.length === 0 ? null : JSON.stringify(previous),
         updated_at: new Date(now).toISOString(),
       };
       await trx("keys").where(isIt).update(change);
@@ -425,10 +445,13 @@ function toKey(row: KeyRow): Key {
     // A time that cannot be read was some time all the same.
     revokedAt: row.revoked_at === null ? null : (toDate(row.revoked_at) ?? new Date(0)),
     revokedBy: row.revoked_by,
-    previous: row.previous_secret
-      ? { secret: row.previous_secret, until: toDate(row.previous_until) ?? new Date(0) }
-      : null,
+    previous: toPrevious(row.previous_secrets),
   };
+}
+
+function toPrevious(json: string | null): PreviousSecret[] {
+  const rows = JSON.parse(json ?? "[]") as PreviousRow[];
+  return rows.map(({ secret, until }) => ({ secret, until: toDate(until) ?? new Date(0) }));
 }
 
 function toAuditEntry(row: AuditRow): AuditEntry {

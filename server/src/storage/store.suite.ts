@@ -1,7 +1,7 @@
 import { randomUUID } from "node:crypto";
 import type { AppId, KeyId } from "@pandapush/protocol";
-import { afterEach, beforeEach, expect, test } from "vitest";
-import type { Store } from "./store.js";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { type Store, TooManySecrets } from "./store.js";
 
 const noSuchApp = "nobody" as AppId;
 const noSuchKey = "PSIDnobody" as KeyId;
@@ -220,21 +220,46 @@ export function storeSuite(open: () => Promise<{ store: Store; other: Store }>):
     expect(await other.keys()).toEqual([key]);
   });
 
-  test("a rotated key has a new secret, and the old one until the overlap is over", async () => {
+  test("a rotated key has a new secret, and each old one until its overlap is over", async () => {
     const appId = await addApp();
     const before = await addKey(appId);
-    expect(before.previous).toBeNull();
+    expect(before.previous).toEqual([]);
     const rotated = await store.rotateKey(appId, before.id, 60_000, "ann");
     expect(rotated?.secret).toMatch(/^[A-Za-z0-9]{256}$/);
     expect(rotated?.secret).not.toBe(before.secret);
-    expect(rotated?.previous?.secret).toBe(before.secret);
-    const leftMs = (rotated?.previous?.until.getTime() ?? 0) - Date.now();
+    expect(rotated?.previous).toEqual([{ secret: before.secret, until: expect.any(Date) }]);
+    const leftMs = (rotated?.previous[0]?.until.getTime() ?? 0) - Date.now();
     expect(leftMs).toBeGreaterThan(50_000);
     expect(leftMs).toBeLessThanOrEqual(60_000);
     expect(await other.findKey(appId, before.id)).toEqual(rotated);
-    const again = await store.rotateKey(appId, before.id, 0, "ann");
-    expect(again?.previous).toBeNull();
-    expect(await other.findKey(appId, before.id)).toEqual(again);
+    const again = await other.rotateKey(appId, before.id, 5_000, "ann");
+    expect(again?.previous).toEqual([
+      { secret: rotated?.secret, until: expect.any(Date) },
+      ...(rotated?.previous ?? []),
+    ]);
+    // The secret that is replaced ends at once; the others were promised more.
+    const last = await store.rotateKey(appId, before.id, 0, "ann");
+    expect(last?.previous).toEqual(again?.previous);
+    expect(await other.keys()).toEqual([last]);
+  });
+
+  test("a key has five former secrets at once, and more when some are over", async () => {
+    const appId = await addApp();
+    const { id } = await addKey(appId);
+    const until = new Date((await store.rotateKey(appId, id, 1_000))?.previous[0]?.until ?? 0);
+    for (let i = 0; i < 4; i++) await store.rotateKey(appId, id, 60_000);
+    const full = await store.findKey(appId, id);
+    await expect(other.rotateKey(appId, id, 60_000)).rejects.toEqual(new TooManySecrets(until));
+    expect(await store.findKey(appId, id)).toEqual(full);
+    expect(await other.rotateKey(appId, id, 0)).toMatchObject({ previous: full?.previous });
+    vi.useFakeTimers({ toFake: ["Date"], now: until });
+    try {
+      const rotated = await store.rotateKey(appId, id, 60_000);
+      expect(rotated?.previous).toHaveLength(5);
+      expect(rotated?.previous.slice(1)).toEqual(full?.previous.slice(0, 4));
+    } finally {
+      vi.useRealTimers();
+    }
   });
 
   test("a key that is revoked, of another application or absent is not rotated", async () => {
@@ -245,19 +270,20 @@ export function storeSuite(open: () => Promise<{ store: Store; other: Store }>):
     await store.rotateKey(appId, id, 60_000);
     await store.revokeKey(appId, id);
     expect(await store.rotateKey(appId, id, 0)).toBeUndefined();
-    expect(await store.findKey(appId, id)).toMatchObject({ previous: null });
+    expect(await store.findKey(appId, id)).toMatchObject({ previous: [] });
   });
 
-  test("of two rotations at once, one is the last and the other its former secret", async () => {
+  test("of rotations at once, one is the last, and all secrets before it count", async () => {
     const appId = await addApp();
-    const { id } = await addKey(appId);
+    const { id, secret } = await addKey(appId);
     const rotated = await Promise.all([
       store.rotateKey(appId, id, 60_000),
       other.rotateKey(appId, id, 60_000),
+      store.rotateKey(appId, id, 60_000),
     ]);
     const key = await store.findKey(appId, id);
-    expect(new Set(rotated.map((each) => each?.secret))).toEqual(
-      new Set([key?.secret, key?.previous?.secret]),
+    expect(new Set([secret, ...rotated.map((each) => each?.secret)])).toEqual(
+      new Set([key?.secret, ...(key?.previous ?? []).map((each) => each.secret)]),
     );
   });
 

@@ -23,9 +23,17 @@ export interface Key {
   /** A revoked key opens nothing any more; it stays to be seen. null: it was not revoked. */
   readonly revokedAt: Date | null;
   readonly revokedBy: string | null;
-  /** The secret before the last rotation, which counts as well until then. */
-  readonly previous: { readonly secret: string; readonly until: Date } | null;
+  /** Secrets from before rotations, which count as well, each until its time; the newest first. */
+  readonly previous: readonly PreviousSecret[];
 }
+
+export interface PreviousSecret {
+  readonly secret: string;
+  readonly until: Date;
+}
+
+/** How many former secrets of one key count at once. */
+export const maxPreviousSecrets = 5;
 
 /** A part of a list: from `offset` (0), at most `limit` (all). */
 export interface Page {
@@ -82,6 +90,16 @@ function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
+/** A key that is to be rotated has `maxPreviousSecrets` that still count. Nothing was changed. */
+export class TooManySecrets extends Error {
+  override readonly name = "TooManySecrets";
+
+  /** @param until when the first of them ends */
+  constructor(readonly until: Date) {
+    super(`${maxPreviousSecrets} former secrets still count`);
+  }
+}
+
 /**
  * Applications, their admins and keys, in SQL. Every call ends in bounded time. All methods reject
  * with `StorageUnavailable` when the database is down.
@@ -128,10 +146,11 @@ export interface Store {
   /** false: there is none, or it was revoked before. */
   revokeKey(appId: AppId, id: KeyId, by?: string): Promise<boolean>;
   /**
-   * Gives it a new secret, and lets the old one count for `overlapMs` more. A secret that was
-   * replaced before counts no longer.
+   * Gives it a new secret, and lets the old one count for `overlapMs` more. Those that were
+   * replaced before count until their time, whatever is rotated since.
    *
    * @returns the key with its new secret; undefined: there is none, or it was revoked
+   * @throws TooManySecrets
    */
   rotateKey(appId: AppId, id: KeyId, overlapMs: number, by?: string): Promise<Key | undefined>;
   removeKey(appId: AppId, id: KeyId, by?: string): Promise<boolean>;
