@@ -219,7 +219,7 @@ const clock = new Intl.DateTimeFormat("en", {
 });
 
 /** How many messages are on the page at first, and come in addition when one scrolls down. */
-const step = 50;
+const step = 30;
 
 function Messages({
   appId,
@@ -262,7 +262,7 @@ function Messages({
               <CloseButton size="sm" aria-label="Clear the filter" onClick={() => onFilter("")} />
             )
           }
-          style={{ flex: "1 1 160px" }}
+          className="filter"
         />
         <Button
           variant="default"

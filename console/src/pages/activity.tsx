@@ -6,6 +6,7 @@ import { useAudit } from "../queries.js";
 import { type Column, DataTable } from "../ui/data-table.js";
 import { Empty } from "../ui/empty.js";
 import { Heading } from "../ui/heading.js";
+import { Name } from "../ui/name.js";
 import { Pages, useListPlace } from "../ui/paging.js";
 import { Problem } from "../ui/problem.js";
 import { inFull, When } from "../ui/time.js";
@@ -68,7 +69,7 @@ export function Activity() {
             keyOf={(entry) => entry.id}
             columns={[
               { name: "When", cell: ({ at }) => <When at={at} none="–" /> },
-              { name: "Who", cell: ({ user }) => <bdi>{user ?? "–"}</bdi> },
+              { name: "Who", cell: ({ user }) => <Name>{user ?? "–"}</Name> },
               { name: "What", cell: ({ action }) => deeds[action] ?? action },
               ...(id === undefined ? [applicationColumn] : []),
               { name: "Details", cell: ({ details }) => <Details details={details} /> },

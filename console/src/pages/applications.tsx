@@ -10,6 +10,7 @@ import { DataTable } from "../ui/data-table.js";
 import { Dialog } from "../ui/dialog.js";
 import { Empty } from "../ui/empty.js";
 import { Heading } from "../ui/heading.js";
+import { Name } from "../ui/name.js";
 import { Pages, useListPlace } from "../ui/paging.js";
 import { Problem } from "../ui/problem.js";
 import { Search } from "../ui/search.js";
@@ -76,7 +77,7 @@ export function Applications() {
                   name: "Name",
                   cell: ({ id, name }) => (
                     <Anchor component={Link} to={`/apps/${id}`} fw={600}>
-                      <bdi>{nameOr(name, "(no name)")}</bdi>
+                      <Name>{nameOr(name, "(no name)")}</Name>
                     </Anchor>
                   ),
                 },
@@ -89,7 +90,7 @@ export function Applications() {
                     </Group>
                   ),
                 },
-                { name: "Created by", cell: ({ created_by }) => <bdi>{created_by ?? "–"}</bdi> },
+                { name: "Created by", cell: ({ created_by }) => <Name>{created_by ?? "–"}</Name> },
                 { name: "Created", cell: ({ created_at }) => <When at={created_at} none="–" /> },
               ]}
             />

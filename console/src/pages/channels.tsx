@@ -12,10 +12,11 @@ import { Dialog } from "../ui/dialog.js";
 import { Empty } from "../ui/empty.js";
 import { Heading } from "../ui/heading.js";
 import { brief, jsonOf } from "../ui/json.js";
+import { Name } from "../ui/name.js";
 import { maxLiveOffset, Pages, pageSize, useListPlace } from "../ui/paging.js";
 import { Problem } from "../ui/problem.js";
 import { Search } from "../ui/search.js";
-import { isolate } from "../ui/text.js";
+import { isolate, shorten } from "../ui/text.js";
 import { useUrlState } from "../ui/url-state.js";
 import { useThisApplication } from "./application.js";
 
@@ -158,9 +159,16 @@ function Members({ channel }: { channel: string }) {
         rows={members.slice((page - 1) * pageSize, page * pageSize)}
         keyOf={([id]) => id}
         columns={[
-          { name: "Presence id", cell: ([id]) => <bdi className="code">{id}</bdi> },
           {
-            name: "What the token says of them",
+            name: "Presence id",
+            cell: ([id]) => (
+              <div className="code">
+                <Name>{id}</Name>
+              </div>
+            ),
+          },
+          {
+            name: "Claims of the token",
             cell: ([id, claims]) => <Claims of={id} claims={claims} />,
           },
           {
@@ -187,7 +195,7 @@ function Members({ channel }: { channel: string }) {
         <Confirm
           title={
             <>
-              Disconnect “<bdi>{chosen}</bdi>”?
+              Disconnect “<bdi>{shorten(chosen)}</bdi>”?
             </>
           }
           action="Disconnect"
@@ -196,7 +204,7 @@ function Members({ channel }: { channel: string }) {
             await disconnect.mutateAsync(chosen);
             setChosen(undefined);
             notifications.show({
-              message: `“${isolate(chosen)}” is disconnected from this application.`,
+              message: `“${isolate(shorten(chosen))}” is disconnected from this application.`,
             });
           }}
         >

@@ -7,10 +7,11 @@ import { Confirm } from "../ui/confirm.js";
 import { type Column, DataTable } from "../ui/data-table.js";
 import { Empty } from "../ui/empty.js";
 import { Heading } from "../ui/heading.js";
+import { Name } from "../ui/name.js";
 import { maxLiveOffset, Pages, useListPlace } from "../ui/paging.js";
 import { Problem } from "../ui/problem.js";
 import { Search } from "../ui/search.js";
-import { isolate } from "../ui/text.js";
+import { isolate, shorten } from "../ui/text.js";
 import { When } from "../ui/time.js";
 import { useThisApplication } from "./application.js";
 
@@ -79,7 +80,7 @@ export function Connections() {
         <Confirm
           title={
             <>
-              Disconnect <bdi>{chosen.presence[0] ?? shortAgent(chosen.user_agent)}</bdi>,{" "}
+              Disconnect <bdi>{shorten(chosen.presence[0] ?? shortAgent(chosen.user_agent))}</bdi>,{" "}
               {chosen.id}?
             </>
           }
@@ -135,9 +136,9 @@ const columns: readonly Column<LiveConnection>[] = [
   {
     name: "Present as",
     cell: ({ presence }) => (
-      <span className="code">
-        {presence.length === 0 ? "–" : <bdi>{presence.map(isolate).join(", ")}</bdi>}
-      </span>
+      <div className="code">
+        <Name>{presence.length === 0 ? "–" : presence.map(isolate).join(", ")}</Name>
+      </div>
     ),
   },
   { name: "Subscriptions", cell: (connection) => <Subscriptions {...connection} /> },

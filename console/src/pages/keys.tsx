@@ -23,13 +23,14 @@ import { DataTable } from "../ui/data-table.js";
 import { Dialog } from "../ui/dialog.js";
 import { Empty } from "../ui/empty.js";
 import { Heading } from "../ui/heading.js";
+import { Name } from "../ui/name.js";
 import { Pages, useListPlace } from "../ui/paging.js";
 import { Problem } from "../ui/problem.js";
 import { Search } from "../ui/search.js";
 import { Secret } from "../ui/secret.js";
 import { Submit } from "../ui/submit.js";
-import { nameOr } from "../ui/text.js";
-import { When } from "../ui/time.js";
+import { nameOr, shorten } from "../ui/text.js";
+import { inFull, When } from "../ui/time.js";
 import { useThisApplication } from "./application.js";
 
 /** What is done, and to which key. */
@@ -137,7 +138,7 @@ function KeyTable({ keys, onChoose }: { keys: readonly Key[]; onChoose: (deed: D
           cell: ({ purpose }) => (
             <>
               <Text size="sm" fw={600}>
-                <bdi>{nameOr(purpose, "(none given)")}</bdi>
+                <Name>{nameOr(purpose, "(none given)")}</Name>
               </Text>
               {purpose === consolePurpose && (
                 <Text size="xs" c="dimmed">
@@ -163,8 +164,8 @@ function KeyTable({ keys, onChoose }: { keys: readonly Key[]; onChoose: (deed: D
           cell: ({ created_at, created_by }) => (
             <>
               <When at={created_at} none="–" />
-              <Text size="xs" c="dimmed">
-                by <bdi>{created_by ?? "–"}</bdi>
+              <Text size="xs" c="dimmed" component="div">
+                <Name>{`by ${created_by ?? "–"}`}</Name>
               </Text>
             </>
           ),
@@ -187,11 +188,7 @@ function Actions({ of, onChoose }: { of: Key; onChoose: (deed: Deed) => void }) 
   return (
     <Menu position="bottom-end">
       <Menu.Target>
-        <ActionIcon
-          variant="subtle"
-          color="gray"
-          aria-label={`Actions for ${nameOr(of.purpose, of.id)}`}
-        >
+        <ActionIcon variant="subtle" color="gray" aria-label={`Actions for ${labelOf(of)}`}>
           <IconDots size={18} aria-hidden />
         </ActionIcon>
       </Menu.Target>
@@ -212,6 +209,10 @@ function Actions({ of, onChoose }: { of: Key; onChoose: (deed: Deed) => void }) 
   );
 }
 
+function labelOf({ purpose, id }: Key): string {
+  return shorten(nameOr(purpose, id));
+}
+
 const statuses: Record<Key["status"], { color: string; label: string }> = {
   active: { color: "bamboo", label: "Active" },
   expiring: { color: "yellow", label: "Expiring soon" },
@@ -223,19 +224,19 @@ function Status({ of }: { of: Key }) {
   const { color, label } = statuses[of.status];
   return (
     <Stack gap={2} align="flex-start">
-      <Badge variant="dot" color={color} tt="none">
+      <Badge variant="dot" color={color} tt="none" miw="max-content">
         {label}
       </Badge>
       {of.revoked_at !== null && (
         <Text size="xs" c="dimmed">
-          by <bdi>{of.revoked_by ?? "–"}</bdi>, <When at={of.revoked_at} />
+          by <bdi>{shorten(of.revoked_by ?? "–", 30)}</bdi>, <When at={of.revoked_at} />
         </Text>
       )}
-      {of.previous_secret_until !== null && (
-        <Text size="xs" c="dimmed">
-          old secret ends <When at={of.previous_secret_until} />
+      {of.previous_secrets_until.map((until) => (
+        <Text key={until} size="xs" c="dimmed" style={{ whiteSpace: "nowrap" }}>
+          old secret ends <When at={until} />
         </Text>
-      )}
+      ))}
     </Stack>
   );
 }
@@ -380,12 +381,13 @@ function Rotation({
   onRotated: (key: RotatedKey, note: string) => void;
 }) {
   const [overlap, setOverlap] = useState("86400000");
+  const earlier = of.previous_secrets_until;
   const rotate = useRotateKey(appId);
   return (
     <Confirm
       title={
         <>
-          New secret for “<bdi>{nameOr(of.purpose, of.id)}</bdi>”
+          New secret for “<bdi>{labelOf(of)}</bdi>”
         </>
       }
       action="Make a new secret"
@@ -396,17 +398,38 @@ function Rotation({
         onRotated(
           key,
           overlap === "0"
-            ? "The old secret has stopped working."
-            : `The old secret works for ${label} more: change your servers until then.`,
+            ? "The one from before has stopped working."
+            : `The one from before works for ${label} more: change your servers until then.`,
         );
       }}
     >
       <Text size="sm">
-        The key keeps its id and gets a new secret. Tokens signed with the old one hold as long as
-        the old secret does.
+        The key keeps its id and gets a new secret. Tokens signed with the present one hold as long
+        as that does.
       </Text>
+      {earlier.length > 0 && (
+        <div>
+          <Text size="sm">
+            {earlier.length === 1
+              ? "An older secret still works, and goes on until its time:"
+              : `${earlier.length} older secrets still work, and go on until their times:`}
+          </Text>
+          <ul className="times" aria-label="Older secrets work until">
+            {earlier.map((until) => (
+              <li key={until}>
+                <Text size="sm" span>
+                  {inFull(new Date(until))}
+                </Text>
+              </li>
+            ))}
+          </ul>
+          <Text size="sm" c="dimmed">
+            To end one sooner, revoke the key and create another.
+          </Text>
+        </div>
+      )}
       <Select
-        label="The old secret still works for"
+        label="The present secret still works for"
         data={overlaps}
         value={overlap}
         onChange={(value) => setOverlap(value ?? "86400000")}
@@ -422,7 +445,7 @@ function Revocation({ appId, of, onClose }: { appId: string; of: Key; onClose: (
     <Confirm
       title={
         <>
-          Revoke “<bdi>{nameOr(of.purpose, of.id)}</bdi>”?
+          Revoke “<bdi>{labelOf(of)}</bdi>”?
         </>
       }
       action="Revoke"
@@ -454,7 +477,7 @@ function Deletion({ appId, of, onClose }: { appId: string; of: Key; onClose: () 
     <Confirm
       title={
         <>
-          Delete “<bdi>{nameOr(of.purpose, of.id)}</bdi>”?
+          Delete “<bdi>{labelOf(of)}</bdi>”?
         </>
       }
       action="Delete"

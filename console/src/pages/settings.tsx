@@ -10,7 +10,7 @@ import { Copy } from "../ui/copy.js";
 import { Heading } from "../ui/heading.js";
 import { Problem } from "../ui/problem.js";
 import { Submit } from "../ui/submit.js";
-import { isolate, nameOr } from "../ui/text.js";
+import { isolate, nameOr, shorten } from "../ui/text.js";
 import { useThisApplication } from "./application.js";
 
 export function Settings() {
@@ -20,7 +20,7 @@ export function Settings() {
       <Heading
         title="Settings"
         about={
-          <Group gap={4}>
+          <Group gap={4} wrap="nowrap" align="flex-start">
             <span>
               The id <span className="code">{app.id}</span> begins every channel and never changes.
             </span>
@@ -142,7 +142,7 @@ function Deletion() {
 
   const confirm = async (): Promise<void> => {
     await remove.mutateAsync();
-    notifications.show({ message: `“${isolate(name)}” is deleted.` });
+    notifications.show({ message: `“${isolate(shorten(name))}” is deleted.` });
   };
 
   return (
@@ -161,7 +161,7 @@ function Deletion() {
         <Confirm
           title={
             <>
-              Delete “<bdi>{name}</bdi>”?
+              Delete “<bdi>{shorten(name)}</bdi>”?
             </>
           }
           action="Delete for ever"

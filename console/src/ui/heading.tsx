@@ -3,6 +3,7 @@ import { useDocumentTitle } from "@mantine/hooks";
 import { type ReactNode, useEffect } from "react";
 import { useLocation } from "react-router";
 import { focusHeading } from "./focus.js";
+import { Name } from "./name.js";
 import { isolate } from "./text.js";
 
 /** The page's name, what it is about, and what one can do here. */
@@ -24,8 +25,8 @@ export function Heading({
   return (
     <Group justify="space-between" align="flex-end" mb="lg" gap="sm">
       <div style={{ minWidth: 0, flex: "0 1 auto" }}>
-        <Title order={1} size="h2" tabIndex={-1} className="broken">
-          <bdi>{title}</bdi>
+        <Title order={1} size="h2" tabIndex={-1}>
+          <Name>{title}</Name>
         </Title>
         {about !== undefined && (
           <Text c="dimmed" size="sm" component="div">

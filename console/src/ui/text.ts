@@ -18,6 +18,12 @@ export function nameOr(name: string | null, otherwise: string): string {
   return name === null || readable(name) === "" ? otherwise : name;
 }
 
+/** As much of a name as a sentence bears. */
+export function shorten(name: string, length = 60): string {
+  const characters = [...name];
+  return characters.length > length ? `${characters.slice(0, length).join("")}…` : name;
+}
+
 /** For places that take no elements: its direction does not run into what is around it. */
 export function isolate(text: string): string {
   return `\u2068${text}\u2069`;
