@@ -230,7 +230,10 @@ describe("names", () => {
   it.each([1280, 390])("of 255 letters without a space fit, at %i px", async (width) => {
     const long = "W".repeat(255);
     const { id } = await newApplication(long);
-    await newKey(id, long);
+    const key = await newKey(id, long);
+    for (const overlap_ms of [3_600_000, 86_400_000]) {
+      await api("POST", `/application/${id}/keys/${key.id}/rotate`, { overlap_ms });
+    }
     const page = await open("", { viewport: { width, height: 860 } });
     for (const path of ["", `/apps/${id}`, `/apps/${id}/keys`, `/apps/${id}/activity`]) {
       await page.goto(`${world.admin}${path}`);

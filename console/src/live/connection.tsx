@@ -3,7 +3,7 @@ import type { Connection, FeedState } from "./feed.js";
 
 const words: Record<Connection, { readonly color: string; readonly label: string }> = {
   connecting: { color: "gray", label: "Connecting" },
-  connected: { color: "bamboo", label: "Live" },
+  connected: { color: "bamboo.4", label: "Live" },
   lost: { color: "orange", label: "Reconnecting …" },
   closed: { color: "gray", label: "Not connected" },
 };

@@ -285,7 +285,7 @@ function Messages({
           Clear
         </Button>
       </Group>
-      <Text size="sm" c="dimmed" role="status">
+      <Text size="sm" c="dimmed" role="status" mb={6}>
         {told(state, shown, connection)}
       </Text>
       <section
@@ -342,7 +342,7 @@ function told(
   const [all, some] = [messages, shown].map((list) => list.filter((each) => !each.isRemark).length);
   const count = some === all ? `${all}` : `${some} of ${all}`;
   const pause = isPaused ? " Paused: what comes now waits." : "";
-  return `${count} ${all === 1 ? "message" : "messages"}, the newest first.${pause}`;
+  return `${count} ${all === 1 ? "message" : "messages, the newest first"}.${pause}`;
 }
 
 const encoder = new TextEncoder();
@@ -351,7 +351,7 @@ const Message = memo(({ appId, message }: { appId: string; message: Heard }) => 
   const { at, channel, text, isRemark } = message;
   return (
     <li>
-      <Group gap="sm" wrap="wrap">
+      <Group gap="sm" wrap="wrap" style={{ rowGap: 0 }}>
         <Text span size="xs" c="dimmed" className="code">
           {clock.format(at)}
         </Text>

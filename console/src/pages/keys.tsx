@@ -165,7 +165,7 @@ function KeyTable({ keys, onChoose }: { keys: readonly Key[]; onChoose: (deed: D
             <>
               <When at={created_at} none="–" />
               <Text size="xs" c="dimmed" component="div">
-                <Name>{`by ${created_by ?? "–"}`}</Name>
+                <Name isNarrow>{`by ${created_by ?? "–"}`}</Name>
               </Text>
             </>
           ),
@@ -214,7 +214,7 @@ function labelOf({ purpose, id }: Key): string {
 }
 
 const statuses: Record<Key["status"], { color: string; label: string }> = {
-  active: { color: "bamboo", label: "Active" },
+  active: { color: "bamboo.4", label: "Active" },
   expiring: { color: "yellow", label: "Expiring soon" },
   expired: { color: "gray", label: "Expired" },
   revoked: { color: "red", label: "Revoked" },
@@ -233,7 +233,7 @@ function Status({ of }: { of: Key }) {
         </Text>
       )}
       {of.previous_secrets_until.map((until) => (
-        <Text key={until} size="xs" c="dimmed" style={{ whiteSpace: "nowrap" }}>
+        <Text key={until} size="xs" c="dimmed">
           old secret ends <When at={until} />
         </Text>
       ))}

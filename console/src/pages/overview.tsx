@@ -124,18 +124,20 @@ function Figure({
     <Paper withBorder p="md" component="section" aria-label={name}>
       <Text size="sm" c="dimmed">
         {name}
-        {note !== undefined && (
-          <Text span size="xs">
-            , {note}
-          </Text>
-        )}
       </Text>
       {value === undefined ? (
         <Skeleton height={34} width={90} my={4} />
       ) : (
-        <Text fz={28} fw={650} lh={1.3}>
-          {value.toLocaleString("en", { maximumFractionDigits: 1 })}
-        </Text>
+        <Group gap={6} align="baseline">
+          <Text fz={28} fw={650} lh={1.3}>
+            {value.toLocaleString("en", { maximumFractionDigits: 1 })}
+          </Text>
+          {note !== undefined && (
+            <Text span size="xs" c="dimmed">
+              {note}
+            </Text>
+          )}
+        </Group>
       )}
       {/* The figure above says it in words. */}
       <div aria-hidden="true">
@@ -143,7 +145,7 @@ function Figure({
           h={90}
           data={line.map((sample) => ({ at: timeOfDay(sample.at), [name]: sample[of] }))}
           dataKey="at"
-          series={[{ name, color: "bamboo.6" }]}
+          series={[{ name, color: "bamboo.5" }]}
           curveType="linear"
           withXAxis={false}
           withYAxis={false}

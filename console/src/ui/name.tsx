@@ -1,7 +1,7 @@
 /** A name that people gave: two lines of it, all when pointed at; its direction is its own. */
-export function Name({ children }: { children: string }) {
+export function Name({ children, isNarrow = false }: { children: string; isNarrow?: boolean }) {
   return (
-    <bdi className="name" title={children}>
+    <bdi className={isNarrow ? "name narrow" : "name"} title={children}>
       {children}
     </bdi>
   );
