@@ -137,7 +137,7 @@ const columns: readonly Column<LiveConnection>[] = [
     name: "Present as",
     cell: ({ presence }) => (
       <div className="code">
-        <Name>{presence.length === 0 ? "–" : presence.map(isolate).join(", ")}</Name>
+        <Name width={12}>{presence.length === 0 ? "–" : presence.map(isolate).join(", ")}</Name>
       </div>
     ),
   },

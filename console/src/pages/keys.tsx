@@ -116,7 +116,9 @@ function KeyList({ onChoose }: { onChoose: (deed: Deed) => void }) {
       )}
       {data !== undefined && data.total > 0 && (
         <>
-          <KeyTable keys={data.items} onChoose={onChoose} />
+          <div className="wraps">
+            <KeyTable keys={data.items} onChoose={onChoose} />
+          </div>
           <Pages total={data.total} place={place}>
             {data.total === 1 ? "1 key" : `${data.total} keys`}
           </Pages>
@@ -138,7 +140,7 @@ function KeyTable({ keys, onChoose }: { keys: readonly Key[]; onChoose: (deed: D
           cell: ({ purpose }) => (
             <>
               <Text size="sm" fw={600}>
-                <Name>{nameOr(purpose, "(none given)")}</Name>
+                <Name width={11}>{nameOr(purpose, "(none given)")}</Name>
               </Text>
               {purpose === consolePurpose && (
                 <Text size="xs" c="dimmed">
@@ -165,7 +167,7 @@ function KeyTable({ keys, onChoose }: { keys: readonly Key[]; onChoose: (deed: D
             <>
               <When at={created_at} none="–" />
               <Text size="xs" c="dimmed" component="div">
-                <Name isNarrow>{`by ${created_by ?? "–"}`}</Name>
+                <Name width={9}>{`by ${created_by ?? "–"}`}</Name>
               </Text>
             </>
           ),
@@ -228,8 +230,9 @@ function Status({ of }: { of: Key }) {
         {label}
       </Badge>
       {of.revoked_at !== null && (
-        <Text size="xs" c="dimmed">
-          by <bdi>{shorten(of.revoked_by ?? "–", 30)}</bdi>, <When at={of.revoked_at} />
+        <Text size="xs" c="dimmed" component="div">
+          <Name width={9}>{`by ${of.revoked_by ?? "–"}`}</Name>
+          <When at={of.revoked_at} />
         </Text>
       )}
       {of.previous_secrets_until.map((until) => (

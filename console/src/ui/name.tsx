@@ -1,7 +1,14 @@
-/** A name that people gave: two lines of it, all when pointed at; its direction is its own. */
-export function Name({ children, isNarrow = false }: { children: string; isNarrow?: boolean }) {
+/**
+ * A name that people gave: two lines of it, all when pointed at; its direction is its own.
+ * @param width in rem, as much as it takes of a table that has other columns
+ */
+export function Name({ children, width }: { children: string; width?: number }) {
   return (
-    <bdi className={isNarrow ? "name narrow" : "name"} title={children}>
+    <bdi
+      className="name"
+      title={children}
+      style={width === undefined ? {} : { maxWidth: `${width}rem` }}
+    >
       {children}
     </bdi>
   );
