@@ -191,6 +191,17 @@ describe("the focus", () => {
     await focused(page.getByLabel("Filter messages"));
     await pressed(page, `Stop listening to /${app.appId}/public/**`);
     await focused(page.getByRole("button", { name: "Listen", exact: true }));
+    // Nobody is led back to what they left by themselves.
+    await page.getByLabel("Filter messages").fill("x");
+    await page.getByRole("button", { name: "Clear the filter" }).focus();
+    await page.getByText(/^Pandapush \d/).click();
+    await page.getByLabel("Filter messages").evaluate((field) => {
+      const { set } = Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, "value") ?? {};
+      set?.call(field, "");
+      field.dispatchEvent(new Event("input", { bubbles: true }));
+    });
+    await page.getByRole("button", { name: "Clear the filter" }).waitFor({ state: "detached" });
+    await focused(page.locator("body"));
   });
 
   it("comes back from dialogs to what opened them, or to its neighbour", async () => {
@@ -257,6 +268,10 @@ describe("names", () => {
     const { id } = await newApplication(name);
     const page = await open(`/apps/${id}/settings`);
     await page.getByRole("button", { name: "Delete this application" }).click();
+    await page
+      .getByRole("dialog")
+      .locator("bdi.code", { hasText: typed ?? id })
+      .waitFor();
     await page.getByLabel(/to confirm/).fill(typed ?? id);
     await page.getByRole("button", { name: "Delete for ever" }).click();
     await page.getByText("is deleted").waitFor();

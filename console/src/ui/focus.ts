@@ -16,9 +16,14 @@ export function keepFocus(): void {
     const all = [...scope.querySelectorAll<HTMLElement>(focusable)];
     before.set(target, all.slice(0, Math.max(0, all.indexOf(target))).reverse());
   });
+  document.addEventListener("focusout", ({ target }) => {
+    // Whoever clicked beside it wants it nowhere; what leaves the page is gone by then.
+    queueMicrotask(() => {
+      if (target === last && last?.isConnected === true && isNowhere()) last = undefined;
+    });
+  });
   new MutationObserver(() => {
-    const isLost = document.activeElement === null || document.activeElement === document.body;
-    if (isLost && last?.isConnected === false) focusNear(last);
+    if (isNowhere() && last?.isConnected === false) focusNear(last);
   }).observe(document.body, { childList: true, subtree: true });
 }
 
@@ -31,6 +36,10 @@ export function focusNear(element: Element): void {
     if (document.activeElement === each) return;
   }
   focusHeading();
+}
+
+function isNowhere(): boolean {
+  return document.activeElement === null || document.activeElement === document.body;
 }
 
 /** Where one begins to read. */
