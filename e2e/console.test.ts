@@ -4,14 +4,12 @@ import { mkdirSync, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
-import { Client } from "pandapush-client";
-import type { BrowserContext, BrowserContextOptions, Locator, Page } from "playwright-core";
-import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
-import { Chromium } from "./clients/chromium.js";
+import type { Locator, Page } from "playwright-core";
+import { beforeAll, describe, expect, it } from "vitest";
+import { consoleWorld, environment, user } from "./console-world.js";
 import { type Deployment, publish, signToken, startServer } from "./deployment.js";
-import { Inbox, promptMs } from "./waiting.js";
+import { Inbox } from "./waiting.js";
 
-const user = { name: "ann@school.example", password: "bamboo for breakfast" };
 const shell = promisify(execFile);
 const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const pictures = fileURLToPath(new URL("screenshots/", import.meta.url));
@@ -23,82 +21,16 @@ interface Axe {
   }>;
 }
 
-let deployment: Deployment;
-let chromium: Chromium;
-let admin: string;
-beforeAll(async () => {
+const world = consoleWorld({
+  STATISTICS_INTERVAL_MS: "1000",
+  KEY_STATS_INTERVAL_MS: "1000",
+  CG_ENVIRONMENT: "test",
+  ENVIRONMENTS: "test,http://127.0.0.1:1;production,https://push.example.com",
+});
+const { open, stranger, api, newApplication, newKey, newClient } = world;
+beforeAll(() => {
   mkdirSync(pictures, { recursive: true });
-  const environment = {
-    AUTH_METHOD: "basic",
-    ADMIN_USERNAME: user.name,
-    ADMIN_PASSWORD: user.password,
-    STATISTICS_INTERVAL_MS: "1000",
-    KEY_STATS_INTERVAL_MS: "1000",
-    CG_ENVIRONMENT: "test",
-    ENVIRONMENTS: "test,http://127.0.0.1:1;production,https://push.example.com",
-  };
-  [deployment, chromium] = await Promise.all([startServer({ environment }), Chromium.launch()]);
-  admin = `${deployment.url}/admin`;
 });
-afterAll(async () => {
-  await chromium?.close();
-  await deployment?.stop();
-});
-
-const windows: BrowserContext[] = [];
-const clients: Client[] = [];
-afterEach(async () => {
-  await Promise.all(windows.splice(0).map((window) => window.close()));
-  for (const client of clients.splice(0)) client.disconnect();
-});
-
-/** A page that is signed in; its faults fail the test. */
-async function open(path = "", options: BrowserContextOptions = {}): Promise<Page> {
-  const page = await stranger(options);
-  const answer = await page.context().request.post(`${admin}/api/login`, {
-    data: { username: user.name, password: user.password },
-  });
-  expect(answer.status()).toBe(200);
-  await page.goto(`${admin}${path}`);
-  return page;
-}
-
-async function stranger(options: BrowserContextOptions = {}): Promise<Page> {
-  const window = await chromium.window(options);
-  windows.push(window);
-  const page = await window.newPage();
-  page.setDefaultTimeout(promptMs);
-  return page;
-}
-
-/** Calls the admin API as the console does. */
-async function api<T>(method: "GET" | "POST", path: string, body?: object): Promise<T> {
-  const response = await fetch(`${admin}/api${path}`, {
-    method,
-    headers: {
-      Authorization: `Basic ${Buffer.from(`${user.name}:${user.password}`).toString("base64")}`,
-      "Content-Type": "application/json",
-    },
-    body: body === undefined ? null : JSON.stringify(body),
-  });
-  expect(response.status, `${method} ${path}`).toBeLessThan(300);
-  return (await response.json()) as T;
-}
-
-function newApplication(name: string): Promise<{ id: string }> {
-  return api("POST", "/applications", { name });
-}
-
-function newKey(appId: string, purpose: string): Promise<{ id: string; secret: string }> {
-  return api("POST", `/application/${appId}/keys`, { purpose });
-}
-
-/** A client of the test's own application, in this process. */
-function newClient(): Client {
-  const client = new Client(`${deployment.url}/push`);
-  clients.push(client);
-  return client;
-}
 
 async function signIn(page: Page, password = user.password): Promise<void> {
   await page.getByLabel("User name").fill(user.name);
@@ -119,7 +51,7 @@ async function publishUntil(shown: Locator, by: Deployment, channel: string): Pr
 describe("signing in", () => {
   it("shows its page for every address of the console, says when it is wrong, and leads there", async () => {
     const page = await stranger();
-    const answer = await page.goto(`${admin}/activity`);
+    const answer = await page.goto(`${world.admin}/activity`);
     expect(answer?.status()).toBe(401);
     await signIn(page, "bamboo for lunch");
     await page.getByText(/wrong user name or password/i).waitFor();
@@ -132,18 +64,12 @@ describe("signing in", () => {
     await page.getByRole("button", { name: `Signed in as ${user.name}` }).click();
     await page.getByRole("menuitem", { name: "Sign out" }).click();
     await page.getByLabel("Password").waitFor();
-    const answer = await page.context().request.get(`${admin}/api/applications`);
+    const answer = await page.context().request.get(`${world.admin}/api/applications`);
     expect(answer.status()).toBe(401);
   });
 
   it("is asked for again when the session is over, and leads back", async () => {
-    const environment = {
-      AUTH_METHOD: "basic",
-      ADMIN_USERNAME: user.name,
-      ADMIN_PASSWORD: user.password,
-      ADMIN_SESSION_MS: "4000",
-    };
-    const brief = await startServer({ environment });
+    const brief = await startServer({ environment: { ...environment, ADMIN_SESSION_MS: "4000" } });
     try {
       const page = await stranger();
       const address = `${brief.url}/admin/apps/${brief.appId}/connections`;
@@ -202,10 +128,10 @@ describe("applications", () => {
     await page.getByLabel(/to confirm/).fill("Chemistry lab");
     await confirm.click();
     await page.getByText("is deleted").waitFor();
-    await page.goto(`${admin}/apps/${id}`);
+    await page.goto(`${world.admin}/apps/${id}`);
     await page.getByText("There is nothing here").waitFor();
 
-    await page.goto(`${admin}/activity`);
+    await page.goto(`${world.admin}/activity`);
     for (const deed of [
       "created the application",
       "changed the application",
@@ -237,7 +163,7 @@ describe("the overview", () => {
     const channel = `/${id}/public/busy`;
     const client = newClient();
     await client.subscribe(channel);
-    const refused = fetch(`${deployment.url}/channel${channel}`, {
+    const refused = fetch(`${world.deployment.url}/channel${channel}`, {
       method: "POST",
       headers: {
         Authorization: `Basic ${btoa(`${key.id}:not-the-secret`)}`,
@@ -257,7 +183,7 @@ describe("the overview", () => {
 
     await publishUntil(
       figure("Published per second").getByText(/^[1-9][\d.,]*$/),
-      { ...deployment, appId: id, keyId: key.id, secret: key.secret },
+      { ...world.deployment, appId: id, keyId: key.id, secret: key.secret },
       channel,
     );
   });
@@ -274,7 +200,7 @@ describe("keys", () => {
     await page.getByRole("button", { name: "Create key" }).click();
     const keyId = await page.getByRole("region", { name: "Key id" }).innerText();
     const secret = await page.getByRole("region", { name: "Secret" }).innerText();
-    await publish({ ...deployment, appId: id, keyId, secret }, `/${id}/public/a`, "it works");
+    await publish({ ...world.deployment, appId: id, keyId, secret }, `/${id}/public/a`, "it works");
     await page.getByRole("button", { name: "I have kept it" }).click();
     await page.getByRole("cell", { name: "in 3 months" }).waitFor();
     await page.reload();
@@ -318,11 +244,11 @@ describe("keys", () => {
     await page.getByText("old secret ends").waitFor();
     const channel = `/${id}/private/a`;
     for (const each of [old.secret, secret]) {
-      await publish({ ...deployment, appId: id, keyId: old.id, secret: each }, channel, 1);
+      await publish({ ...world.deployment, appId: id, keyId: old.id, secret: each }, channel, 1);
     }
 
     const client = newClient();
-    const token = signToken({ ...deployment, keyId: old.id, secret }, { channel, sub: true });
+    const token = signToken({ ...world.deployment, keyId: old.id, secret }, { channel, sub: true });
     const subscription = client.subscribeTo(channel, token);
     await subscription;
     const refusals = new Inbox<string>("refusal");
@@ -435,7 +361,7 @@ describe("the live console", () => {
     await page.getByRole("button", { name: "Make a token" }).click();
     const token = await page.getByRole("region", { name: "Token", exact: true }).innerText();
     await page.waitForURL(/rights=sub%2Cpub/);
-    const copy = await open(`${page.url().slice(admin.length)}`);
+    const copy = await open(`${page.url().slice(world.admin.length)}`);
     await copy.getByText('"publishedPerSecond"').first().waitFor();
     expect(await copy.getByLabel("Filter messages").inputValue()).toBe("connections");
     expect(await copy.getByLabel("May publish").isChecked()).toBe(true);
@@ -472,7 +398,7 @@ describe("what is live", () => {
     await newClient().subscribe(`/${id}/public/orders/1`);
     const channel = `/${id}/presence/staff`;
     const token = signToken(
-      { ...deployment, keyId: key.id, secret: key.secret },
+      { ...world.deployment, keyId: key.id, secret: key.secret },
       { channel, sub: true, presence: { id: "ann", shift: "late" } },
     );
     await client.subscribeTo(channel, token);
@@ -534,7 +460,7 @@ describe("every page", () => {
   /** Somebody is there, so that pages show what they are for. */
   async function populate(): Promise<void> {
     const { keyId, secret } = people;
-    const signer = { ...deployment, keyId, secret };
+    const signer = { ...world.deployment, keyId, secret };
     for (const name of ["Ann", "Bob", "Cleo"]) {
       const client = newClient();
       const channel = `/${id}/presence/staff-room`;
@@ -544,7 +470,7 @@ describe("every page", () => {
       if (name === "Ann") await client.subscribe(`/${id}/public/**`);
     }
     const wrong = `Basic ${btoa(`${keyId}:wrong`)}`;
-    await fetch(`${deployment.url}/channel/${id}/private/grades`, {
+    await fetch(`${world.deployment.url}/channel/${id}/private/grades`, {
       method: "POST",
       headers: { Authorization: wrong, "Content-Type": "application/json" },
       body: "{}",
@@ -580,7 +506,7 @@ describe("every page", () => {
         await page.getByText("Live", { exact: true }).waitFor();
         await publishUntil(
           page.getByRole("region", { name: "Published per second" }).getByText(/^[1-9][\d.,]*$/),
-          { ...deployment, keyId: people.keyId, secret: people.secret },
+          { ...world.deployment, keyId: people.keyId, secret: people.secret },
           `/${id}/public/timetable`,
         );
         break;
@@ -588,7 +514,7 @@ describe("every page", () => {
         const { keyId, secret } = people;
         const present = page.getByRole("list", { name: /^Present on/ });
         await present.getByText(user.name).waitFor();
-        const by = { ...deployment, keyId, secret };
+        const by = { ...world.deployment, keyId, secret };
         await publish(by, `/${id}/public/timetable`, { room: 204, lesson: "Physics", moved: true });
         await page.getByText('"lesson": "Physics"').first().waitFor();
         break;
@@ -635,7 +561,7 @@ describe("every page", () => {
       });
       for (const [name, path] of pages) {
         const page = name === "sign-in" ? outside : inside;
-        await page.goto(`${admin}${path.replaceAll("ID", id)}`);
+        await page.goto(`${world.admin}${path.replaceAll("ID", id)}`);
         await settle(page, name);
         await page.screenshot({
           path: `${pictures}${name}-${colorScheme}-${width}.png`,

@@ -1,4 +1,4 @@
-/** The admin API, as the console calls it: typed by the server's own shapes. */
+/** What the console asks of the server: the admin API, typed by the server's own shapes; and REST publish. */
 import type * as shapes from "@pandapush/server/dist/http/admin-shapes.js";
 import type { z } from "zod";
 
@@ -47,6 +47,14 @@ export interface Page<T> {
   readonly total: number;
 }
 
+const sessionEnds = new Set<() => void>();
+
+/** @param listener told whenever the server does not know (any more) who asks, whoever asked */
+export function onSessionEnd(listener: () => void): () => void {
+  sessionEnds.add(listener);
+  return () => sessionEnds.delete(listener);
+}
+
 type Query = Readonly<Record<string, string | number | undefined>>;
 
 /** @throws ApiError */
@@ -81,6 +89,16 @@ export async function signToken(appId: string, token: NewToken): Promise<string>
   return answer.token;
 }
 
+/**
+ * Publishes by REST, as a back end would.
+ * @param data JSON text, sent as it is
+ * @throws ApiError
+ */
+export async function publish(channel: string, token: string, data: string): Promise<void> {
+  const headers = { Authorization: `Token ${token}`, "Content-Type": "application/json" };
+  await ask(`/channel${channel}`, { method: "POST", headers, body: data });
+}
+
 async function request(
   method: string,
   path: string,
@@ -90,13 +108,22 @@ async function request(
   // Asks for no window in which the browser would want a password.
   const headers: Record<string, string> = { "X-Requested-With": "fetch" };
   if (body !== undefined) headers["Content-Type"] = "application/json";
+  const content = body === undefined ? null : JSON.stringify(body);
+  try {
+    return await ask(`${prefix}${path}`, { method, headers, body: content }, signal);
+  } catch (error) {
+    if (error instanceof ApiError && error.status === 401) for (const tell of sessionEnds) tell();
+    throw error;
+  }
+}
+
+/** @throws ApiError; what the signal was aborted with */
+async function ask(url: string, init: RequestInit, signal?: AbortSignal): Promise<Response> {
   const timeout = AbortSignal.timeout(timeoutMs);
   let response: Response;
   try {
-    response = await fetch(`${prefix}${path}`, {
-      method,
-      headers,
-      body: body === undefined ? null : JSON.stringify(body),
+    response = await fetch(url, {
+      ...init,
       signal: signal === undefined ? timeout : AbortSignal.any([timeout, signal]),
     });
   } catch (error) {

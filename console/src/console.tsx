@@ -1,8 +1,9 @@
 import { Button, MantineProvider, Text } from "@mantine/core";
 import { Notifications } from "@mantine/notifications";
 import { QueryClientProvider } from "@tanstack/react-query";
-import { useState } from "react";
+import { useEffect, useState } from "react";
 import { createBrowserRouter, RouterProvider } from "react-router";
+import { onSessionEnd } from "./api.js";
 import { Feed } from "./live/feed.js";
 import { Activity } from "./pages/activity.js";
 import { Application } from "./pages/application.js";
@@ -58,12 +59,15 @@ const router = createBrowserRouter(
 
 export function Console() {
   const [isOver, setOver] = useState(false);
-  const [client] = useState(() =>
-    createQueryClient(() => {
-      setOver(true);
-      // What it is listening to is for whoever is signed in.
-      Feed.closeAll();
-    }),
+  const [client] = useState(createQueryClient);
+  useEffect(
+    () =>
+      onSessionEnd(() => {
+        setOver(true);
+        // What it is listening to is for whoever is signed in.
+        Feed.closeAll();
+      }),
+    [],
   );
   return (
     <MantineProvider theme={theme} defaultColorScheme="auto">

@@ -1,8 +1,6 @@
 /** What the pages show of the server, kept fresh; and what changes it. */
 import {
   keepPreviousData,
-  MutationCache,
-  QueryCache,
   QueryClient,
   useMutation,
   useQuery,
@@ -19,6 +17,7 @@ import {
   get,
   getPage,
   type Info,
+  type Key,
   post,
   type RotatedKey,
   send,
@@ -27,17 +26,11 @@ import {
 /** How often what is live is asked for again, in ms. */
 const liveMs = 3_000;
 
-/** How often it is asked whether one is still signed in, in ms. */
-const sessionCheckMs = 10_000;
+/** How often it is asked whether one is still signed in, and may see the application, in ms. */
+const rightsCheckMs = 10_000;
 
-/** @param onSessionEnd the server does not know (any more) who asks */
-export function createQueryClient(onSessionEnd: () => void): QueryClient {
-  const onError = (error: Error): void => {
-    if (error instanceof ApiError && error.status === 401) onSessionEnd();
-  };
+export function createQueryClient(): QueryClient {
   return new QueryClient({
-    queryCache: new QueryCache({ onError }),
-    mutationCache: new MutationCache({ onError }),
     defaultOptions: {
       queries: {
         // A refusal stays one; only silence is worth another try.
@@ -53,7 +46,7 @@ export function useInfo() {
     queryKey: ["info"],
     queryFn: ({ signal }) => get<Info>("/info", signal),
     // So that a page that asks for nothing else notices the end of its session.
-    refetchInterval: sessionCheckMs,
+    refetchInterval: rightsCheckMs,
   });
 }
 
@@ -77,6 +70,20 @@ export function useApplication(id: string | undefined) {
     queryKey: ["application", id],
     queryFn: ({ signal }) => get<ApplicationDetail>(`/application/${id}`, signal),
     enabled: id !== undefined,
+    refetchInterval: ({ state }) => (isGone(state.error) ? false : rightsCheckMs),
+  });
+}
+
+/** There is no such application, or it is not (any more) one's own: the server does not say which. */
+export function isGone(error: Error | null): boolean {
+  return error instanceof ApiError && error.status === 404;
+}
+
+export function useKeys(appId: string, window: Window) {
+  return useQuery({
+    queryKey: ["keys", appId, window],
+    queryFn: ({ signal }) => getPage<Key>(`/application/${appId}/keys`, { ...window }, signal),
+    placeholderData: keepPreviousData,
   });
 }
 
@@ -116,8 +123,18 @@ export function useUpdateApplication(id: string) {
   );
 }
 
-export function useDeleteApplication(id: string) {
-  return useChange(() => send("DELETE", `/application/${id}`));
+/** @param onDone leads away from the pages of what is gone, before anything is asked for again */
+export function useDeleteApplication(id: string, onDone: () => void) {
+  const client = useQueryClient();
+  return useMutation({
+    mutationFn: () => send("DELETE", `/application/${id}`),
+    onSuccess: () => {
+      onDone();
+      for (const list of ["applications", "audit"]) {
+        void client.invalidateQueries({ queryKey: [list] });
+      }
+    },
+  });
 }
 
 export function useCreateKey(appId: string) {

@@ -30,9 +30,10 @@ import {
   IconSun,
   IconTerminal2,
 } from "@tabler/icons-react";
-import { Link, Outlet, NavLink as RouterLink, useMatch } from "react-router";
-import { signOut, useApplication, useInfo } from "./queries.js";
+import { Link, Outlet, NavLink as RouterLink, useLocation, useMatch } from "react-router";
+import { isGone, signOut, useApplication, useInfo } from "./queries.js";
 import { Panda } from "./ui/panda.js";
+import { nameOr } from "./ui/text.js";
 
 const pages = [
   { to: "", label: "Overview", icon: IconLayoutDashboard },
@@ -47,7 +48,7 @@ const pages = [
 export function Shell() {
   const [isOpen, { toggle, close }] = useDisclosure();
   const id = useMatch("/apps/:id/*")?.params.id;
-  const isMissing = useApplication(id).isError;
+  const isMissing = isGone(useApplication(id).error);
   return (
     <AppShell
       header={{ height: 56 }}
@@ -123,19 +124,21 @@ export function Shell() {
 
 function ApplicationPages({ id, onChoose }: { id: string; onChoose: () => void }) {
   const { data } = useApplication(id);
+  const name = nameOr(data?.name ?? null, id);
+  const { pathname, search } = useLocation();
   return (
     <>
       <Group gap={8} px="sm" mt="md" mb={4} wrap="nowrap">
         <IconBroadcast size={16} aria-hidden style={{ flex: "none" }} />
-        <Text size="sm" fw={600} truncate="end" title={data?.name ?? id}>
-          {data?.name ?? id}
+        <Text size="sm" fw={600} truncate="end" title={name}>
+          <bdi>{name}</bdi>
         </Text>
       </Group>
       {pages.map(({ to, label, icon: Icon }) => (
         <NavLink
           key={label}
           component={RouterLink}
-          to={to === "" ? `/apps/${id}` : `/apps/${id}/${to}`}
+          to={addressOf(id, to, pathname, search)}
           end={to === ""}
           label={label}
           leftSection={<Icon size={18} aria-hidden />}
@@ -144,6 +147,12 @@ function ApplicationPages({ id, onChoose }: { id: string; onChoose: () => void }
       ))}
     </>
   );
+}
+
+/** A page that one is on keeps what was chosen there. */
+function addressOf(id: string, page: string, pathname: string, search: string): string {
+  const address = page === "" ? `/apps/${id}` : `/apps/${id}/${page}`;
+  return address === pathname ? address + search : address;
 }
 
 /** Other installations of the same people, such as staging; the choice leads to its console. */
@@ -218,14 +227,16 @@ function Account() {
         <UnstyledButton aria-label={`Signed in as ${name}`}>
           <Group gap={6} wrap="nowrap">
             <Text size="sm" fw={500} maw={{ base: 110, sm: 240 }} truncate="end">
-              {name}
+              <bdi>{name}</bdi>
             </Text>
             <IconChevronDown size={16} aria-hidden />
           </Group>
         </UnstyledButton>
       </Menu.Target>
       <Menu.Dropdown>
-        <Menu.Label>Signed in as {name}</Menu.Label>
+        <Menu.Label className="broken">
+          Signed in as <bdi>{name}</bdi>
+        </Menu.Label>
         <Menu.Item component="a" href="/admin/api/openapi.json" target="_blank">
           API description (OpenAPI)
         </Menu.Item>

@@ -1,5 +1,5 @@
 /** The console's own connection to an application, through the client that we give to everybody. */
-import { Client } from "pandapush-client";
+import { Client, type ClientState } from "pandapush-client";
 import { signToken } from "../api.js";
 
 /** What `/<app>/meta/statistics` carries. META-1 */
@@ -18,10 +18,15 @@ export interface Sample extends Statistics {
   readonly at: number;
 }
 
+/** `lost`: there was one, and it is sought again; `closed`: for good. */
+export type Connection = "connecting" | "connected" | "lost" | "closed";
+
 export interface FeedState {
   /** Oldest first. */
   readonly samples: readonly Sample[];
-  readonly isConnected: boolean;
+  readonly connection: Connection;
+  /** Why there is no connection, as far as it is known. */
+  readonly problem: string | undefined;
   /** Why no statistics come. */
   readonly error: Error | undefined;
 }
@@ -32,7 +37,12 @@ const maxSamples = 360;
 /** One application's live connection and numbers, as long as somebody looks at its pages. */
 export class Feed {
   readonly client = new Client(`${window.location.origin}/push`);
-  private state: FeedState = { samples: [], isConnected: false, error: undefined };
+  private state: FeedState = {
+    samples: [],
+    connection: "connecting",
+    problem: undefined,
+    error: undefined,
+  };
   private readonly listeners = new Set<() => void>();
 
   private static readonly open = new Set<Feed>();
@@ -45,7 +55,9 @@ export class Feed {
   constructor(readonly appId: string) {
     Feed.open.add(this);
     const channel = `/${appId}/meta/statistics`;
-    this.client.on("state", (state) => this.change({ isConnected: state === "connected" }));
+    this.client
+      .on("state", (state) => this.follow(state))
+      .on("failed", ({ message }) => this.change({ problem: message }));
     const subscription = this.client.subscribeTo<Statistics>(
       channel,
       () => this.token(channel, { sub: true }),
@@ -78,6 +90,12 @@ export class Feed {
   close(): void {
     Feed.open.delete(this);
     this.client.disconnect();
+  }
+
+  private follow(state: ClientState): void {
+    if (state === "connected") this.change({ connection: "connected", problem: undefined });
+    else if (state === "disconnected") this.change({ connection: "closed" });
+    else if (this.state.connection === "connected") this.change({ connection: "lost" });
   }
 
   private change(change: Partial<FeedState>): void {

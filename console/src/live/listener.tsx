@@ -11,10 +11,13 @@ import {
   Title,
 } from "@mantine/core";
 import { IconPlayerPause, IconPlayerPlay, IconTrash } from "@tabler/icons-react";
-import { type FormEvent, memo, useState } from "react";
+import { type FormEvent, memo, type UIEvent, useMemo, useState } from "react";
 import { useThisApplication } from "../pages/application.js";
 import { Copy } from "../ui/copy.js";
+import { brief, jsonOf, pretty } from "../ui/json.js";
+import { timeOfDay } from "../ui/time.js";
 import { faultOf } from "./channel.js";
+import type { Connection } from "./feed.js";
 import { type Heard, isPresenceRoom, type Listening, type ListeningState } from "./listening.js";
 import type { View } from "./view.js";
 
@@ -26,6 +29,7 @@ export function Listener({
   onPresenceId,
   listening,
   state,
+  connection,
 }: {
   view: View;
   onChange: (change: Partial<View>) => void;
@@ -34,6 +38,7 @@ export function Listener({
   onPresenceId: (id: string) => void;
   listening: Listening;
   state: ListeningState;
+  connection: Connection;
 }) {
   const { app } = useThisApplication();
   const refused = state.ears.filter((ear) => ear.state === "refused");
@@ -74,12 +79,29 @@ export function Listener({
         </Alert>
       )}
       <Members of={state.members} appId={app.id} />
+      {state.missedAt !== undefined && (
+        <Alert
+          color="yellow"
+          variant="outline"
+          title="Something may be missing"
+          role="status"
+          withCloseButton
+          closeButtonLabel="Close"
+          onClose={() => listening.forgive()}
+        >
+          <Text size="sm">
+            The connection was lost and is back since {timeOfDay(state.missedAt)}. What was
+            published meanwhile may not be in the list.
+          </Text>
+        </Alert>
+      )}
       <Messages
         appId={app.id}
         filter={view.filter}
         onFilter={(filter) => onChange({ filter })}
         listening={listening}
         state={state}
+        connection={connection}
       />
     </Stack>
   );
@@ -154,30 +176,39 @@ function Choice({
   );
 }
 
-function Members({ of, appId }: { of: ListeningState["members"]; appId: string }) {
-  return Object.entries(of).map(([channel, members]) => (
+/** Of a room with more members the others are counted only. */
+const maxMembers = 100;
+
+const Members = memo(({ of, appId }: { of: ListeningState["members"]; appId: string }) =>
+  Object.entries(of).map(([channel, members]) => (
     <div key={channel}>
-      <Title order={2} size="h5">
+      <Title order={2} size="h5" className="broken">
         Present on <span className="code">{channel.slice(appId.length + 1)}</span> ({members.length}
         )
       </Title>
       <Group gap={6} mt={4} role="list" aria-label={`Present on ${channel}`}>
-        {members.map(({ id, ...rest }) => (
+        {members.slice(0, maxMembers).map(({ id, ...rest }) => (
           <Badge
             key={id}
             role="listitem"
             variant="default"
             tt="none"
             size="lg"
-            title={JSON.stringify({ id, ...rest })}
+            maw="100%"
+            title={brief(jsonOf({ id, ...rest }), 300).text}
           >
-            {typeof rest.name === "string" ? `${rest.name} (${id})` : id}
+            <bdi>{brief(typeof rest.name === "string" ? `${rest.name} (${id})` : id, 60).text}</bdi>
           </Badge>
         ))}
+        {members.length > maxMembers && (
+          <Text size="sm" c="dimmed" role="listitem">
+            and {members.length - maxMembers} more
+          </Text>
+        )}
       </Group>
     </div>
-  ));
-}
+  )),
+);
 
 const clock = new Intl.DateTimeFormat("en", {
   hour: "2-digit",
@@ -187,26 +218,36 @@ const clock = new Intl.DateTimeFormat("en", {
   hour12: false,
 });
 
+/** How many messages are on the page at first, and come in addition when one scrolls down. */
+const step = 30;
+
 function Messages({
   appId,
   filter,
   onFilter,
   listening,
   state,
+  connection,
 }: {
   appId: string;
   filter: string;
   onFilter: (filter: string) => void;
   listening: Listening;
   state: ListeningState;
+  connection: Connection;
 }) {
-  const wanted = filter.toLowerCase();
-  const shown = state.messages.filter(
-    ({ channel, text }) =>
-      wanted === "" ||
-      channel.toLowerCase().includes(wanted) ||
-      text.toLowerCase().includes(wanted),
-  );
+  const [most, setMost] = useState(step);
+  const { messages } = state;
+  const isWanted = useMemo(() => matcherOf(filter), [filter]);
+  const shown = useMemo(() => messages.filter(isWanted), [messages, isWanted]);
+  const follow = ({ currentTarget }: UIEvent<HTMLElement>): void => {
+    const { scrollTop, scrollHeight, clientHeight } = currentTarget;
+    // Whoever looks at the newest does not pay for all the others.
+    if (scrollTop === 0) setMost(step);
+    else if (scrollTop + 2 * clientHeight > scrollHeight && most < shown.length) {
+      setMost(most + step);
+    }
+  };
   return (
     <div>
       <Group gap="sm" mb="xs">
@@ -221,7 +262,7 @@ function Messages({
               <CloseButton size="sm" aria-label="Clear the filter" onClick={() => onFilter("")} />
             )
           }
-          style={{ flex: "1 1 160px" }}
+          className="filter"
         />
         <Button
           variant="default"
@@ -244,60 +285,109 @@ function Messages({
           Clear
         </Button>
       </Group>
-      <Text size="sm" c="dimmed" role="status">
-        {told(state, shown.length)}
+      <Text size="sm" c="dimmed" role="status" mb={6}>
+        {told(state, shown, connection)}
       </Text>
-      <section className="messages" tabIndex={0} aria-label="Messages, newest first">
+      <section
+        className="messages"
+        tabIndex={0}
+        aria-label="Messages, newest first"
+        onScroll={follow}
+      >
         <ol>
-          {shown.map((message) => (
+          {shown.slice(0, most).map((message) => (
             <Message key={message.number} appId={appId} message={message} />
           ))}
         </ol>
+        {shown.length > most && (
+          <Button variant="subtle" size="xs" fullWidth onClick={() => setMost(most + step)}>
+            Show older ({shown.length - most})
+          </Button>
+        )}
       </section>
     </div>
   );
 }
 
-function told({ ears, messages, isPaused }: ListeningState, shown: number): string {
+/** Finds text as it stands in a message, and as the page shows it; remarks are always shown. */
+function matcherOf(filter: string): (message: Heard) => boolean {
+  const asShown = filter.trim().toLowerCase();
+  const asSent = asShown.replace(/\s*([:,{}[\]])\s*/g, "$1");
+  const known = new WeakMap<Heard, boolean>();
+  const find = ({ channel, text }: Heard): boolean => {
+    const lower = text.toLowerCase();
+    return lower.includes(asShown) || lower.includes(asSent) || channel.includes(asShown);
+  };
+  return (message) => {
+    if (asShown === "" || message.isRemark) return true;
+    const isFound = known.get(message) ?? find(message);
+    known.set(message, isFound);
+    return isFound;
+  };
+}
+
+function told(
+  { ears, messages, isPaused }: ListeningState,
+  shown: readonly Heard[],
+  connection: Connection,
+): string {
   if (messages.length === 0) {
     if (ears.length === 0) return "Choose a channel above: what is published to it appears here.";
     if (isPaused) return "Paused.";
+    if (connection === "lost") return "Reconnecting …";
     if (ears.some(({ state }) => state === "pending")) return "Subscribing …";
     if (ears.every(({ state }) => state === "refused")) return "Not listening.";
     return "Listening. Nothing has come yet.";
   }
-  const count = shown === messages.length ? `${shown}` : `${shown} of ${messages.length}`;
+  const [all, some] = [messages, shown].map((list) => list.filter((each) => !each.isRemark).length);
+  const count = some === all ? `${all}` : `${some} of ${all}`;
   const pause = isPaused ? " Paused: what comes now waits." : "";
-  return `${count} ${messages.length === 1 ? "message" : "messages"}, the newest first.${pause}`;
+  return `${count} ${all === 1 ? "message" : "messages, the newest first"}.${pause}`;
 }
 
+const encoder = new TextEncoder();
+
 const Message = memo(({ appId, message }: { appId: string; message: Heard }) => {
-  const { at, channel, text, size } = message;
+  const { at, channel, text, isRemark } = message;
   return (
     <li>
-      <Group gap="sm" wrap="wrap">
+      <Group gap="sm" wrap="wrap" style={{ rowGap: 0 }}>
         <Text span size="xs" c="dimmed" className="code">
           {clock.format(at)}
         </Text>
         <Text span size="sm" fw={600} className="code">
           {channel.startsWith(`/${appId}/`) ? channel.slice(appId.length + 1) : channel}
         </Text>
-        {size !== undefined && (
+        {!isRemark && (
           <Group gap={2} ml="auto" wrap="nowrap">
             <Text span size="xs" c="dimmed">
-              {size.toLocaleString("en")} bytes
+              {encoder.encode(text).length.toLocaleString("en")} bytes
             </Text>
             <Copy text={text} what="the message" />
           </Group>
         )}
       </Group>
-      {size === undefined ? (
+      {isRemark ? (
         <Text size="sm" c="dimmed" fs="italic">
           {text}
         </Text>
       ) : (
-        <pre className="code">{text}</pre>
+        <Pretty json={text} />
       )}
     </li>
   );
 });
+
+function Pretty({ json }: { json: string }) {
+  const { text, isShortened } = pretty(json);
+  return (
+    <>
+      <pre className="code">{text}</pre>
+      {isShortened && (
+        <Text size="xs" c="dimmed" fs="italic">
+          … shortened: a copy has all of it
+        </Text>
+      )}
+    </>
+  );
+}

@@ -1,21 +1,24 @@
 /** What the live console hears: subscriptions, and the messages that came by them. */
 import type { PresenceRoom, Subscription } from "pandapush-client";
+import { jsonOf } from "../ui/json.js";
 import type { Feed } from "./feed.js";
 
 /** Older messages are dropped. */
 const maxMessages = 500;
 
-const showEveryMs = 50;
+/** Characters of all messages together; the newest is kept whatever its size. */
+const maxCharacters = 8_000_000;
+
+const showEveryMs = 100;
 
 export interface Heard {
   readonly number: number;
   /** In ms since 1970. */
   readonly at: number;
   readonly channel: string;
-  /** For people: pretty JSON, or a remark of the console. */
+  /** JSON in one line, or what the console has to say. */
   readonly text: string;
-  /** In bytes of JSON; absent: a remark. */
-  readonly size?: number;
+  readonly isRemark: boolean;
 }
 
 export interface Ear {
@@ -32,6 +35,8 @@ export interface ListeningState {
   readonly isPaused: boolean;
   /** Came since the pause began. */
   readonly waiting: number;
+  /** When something may have been missed, in ms since 1970. */
+  readonly missedAt: number | undefined;
 }
 
 export interface Member {
@@ -45,8 +50,6 @@ interface Open {
   readonly presenceId: string | undefined;
 }
 
-const encoder = new TextEncoder();
-
 /** One page's listening. */
 export class Listening {
   private state: ListeningState = {
@@ -55,15 +58,19 @@ export class Listening {
     members: {},
     isPaused: false,
     waiting: 0,
+    missedAt: undefined,
   };
   /** Oldest first; shown together, for a page that is drawn for each message cannot keep up. */
   private incoming: Heard[] = [];
+  private incomingCharacters = 0;
+  /** Presence channels whose members are to be shown anew. */
+  private readonly changedRooms = new Set<string>();
   /** Came during a pause; newest first. */
   private held: Heard[] = [];
   private readonly open = new Map<string, Open>();
   private readonly listeners = new Set<() => void>();
-  /** In this turn. */
-  private arrived: { channel: string; data: unknown; by: Set<string> }[] = [];
+  /** What came last in this turn. */
+  private last: { channel: string; data: unknown; by: Set<string> } | undefined;
   private count = 0;
   private countAtPause = 0;
   private timer: ReturnType<typeof setTimeout> | undefined;
@@ -104,16 +111,21 @@ export class Listening {
   pause(isPaused: boolean): void {
     this.show();
     this.countAtPause = this.count;
-    const messages = isPaused ? this.state.messages : this.newest(this.held, this.state.messages);
+    const messages = isPaused ? this.state.messages : newest(this.held, this.state.messages);
     this.held = [];
     this.change({ isPaused, messages, waiting: 0 });
   }
 
   clear(): void {
-    this.incoming = [];
+    this.take();
     this.held = [];
     this.countAtPause = this.count;
-    this.change({ messages: [], waiting: 0 });
+    this.change({ messages: [], waiting: 0, missedAt: undefined });
+  }
+
+  /** The person has seen that something may be missing. */
+  forgive(): void {
+    this.change({ missedAt: undefined });
   }
 
   end(): void {
@@ -131,13 +143,11 @@ export class Listening {
     subscription.withChannel((name, data) => this.add(channel, name, data));
     subscription
       .on("subscribed", () => this.mark({ channel, state: "subscribed" }))
-      .on("resubscribed", () => {
-        this.mark({ channel, state: "subscribed" });
-        this.remark(channel, "subscribed again");
+      .on("resubscribed", () => this.mark({ channel, state: "subscribed" }))
+      .on("gap", () => {
+        this.remark(channel, "the connection was lost; messages may be missing here");
+        this.change({ missedAt: Date.now() });
       })
-      .on("gap", () =>
-        this.remark(channel, "the connection was lost; messages may be missing here"),
-      )
       .on("refused", (error) => {
         const problem = [error.message, error.detail].filter(Boolean).join(". ");
         this.mark({ channel, state: "refused", problem });
@@ -149,10 +159,10 @@ export class Listening {
     );
     const room = isRoom ? client.presence<Member>(channel, token) : undefined;
     if (room !== undefined) {
-      const show = (): void =>
-        this.change({
-          members: { ...this.state.members, [channel]: [...room.members.values()] },
-        });
+      const show = (): void => {
+        this.changedRooms.add(channel);
+        this.schedule();
+      };
       room.on("sync", show).on("join", show).on("leave", show);
     }
     this.open.set(channel, { subscription, room, presenceId: isRoom ? presenceId : undefined });
@@ -181,54 +191,87 @@ export class Listening {
 
   /** @param by what one listens to; a message that comes by several is one message */
   private add(by: string, channel: string, data: unknown): void {
-    const same = this.arrived.find(
-      (each) => each.channel === channel && Object.is(each.data, data) && !each.by.has(by),
-    );
-    if (same !== undefined) {
-      same.by.add(by);
+    const last = this.last;
+    // The client tells all who listen of a message before it goes on.
+    if (last?.channel === channel && Object.is(last.data, data) && !last.by.has(by)) {
+      last.by.add(by);
       return;
     }
-    // The client tells all who listen of a message before it goes on.
-    if (this.arrived.push({ channel, data, by: new Set([by]) }) === 1) {
+    if (last === undefined) {
       setTimeout(() => {
-        this.arrived = [];
+        this.last = undefined;
       });
     }
-    const size = encoder.encode(JSON.stringify(data)).length;
-    this.append({ channel, text: JSON.stringify(data, null, 2), size });
+    this.last = { channel, data, by: new Set([by]) };
+    this.append({ channel, text: jsonOf(data), isRemark: false });
   }
 
   private remark(channel: string, text: string): void {
-    this.append({ channel, text });
+    this.append({ channel, text, isRemark: true });
   }
 
   private append(heard: Omit<Heard, "number" | "at">): void {
-    this.incoming.push({ ...heard, number: ++this.count, at: Date.now() });
+    this.keep({ ...heard, number: ++this.count, at: Date.now() });
     // Only the newest are shown: a flood need not be kept until then.
-    if (this.incoming.length > 2 * maxMessages) this.incoming.splice(0, maxMessages);
+    const isMuch =
+      this.incoming.length > 2 * maxMessages || this.incomingCharacters > 2 * maxCharacters;
+    if (isMuch) for (const each of newest(this.take(), []).reverse()) this.keep(each);
+    this.schedule();
+  }
+
+  private keep(heard: Heard): void {
+    this.incoming.push(heard);
+    this.incomingCharacters += heard.text.length;
+  }
+
+  /** @returns newest first */
+  private take(): Heard[] {
+    const taken = this.incoming.reverse();
+    this.incoming = [];
+    this.incomingCharacters = 0;
+    return taken;
+  }
+
+  private schedule(): void {
     this.timer ??= setTimeout(() => this.show(), showEveryMs);
   }
 
   private show(): void {
+    clearTimeout(this.timer);
     this.timer = undefined;
-    const incoming = this.incoming.reverse();
-    this.incoming = [];
-    if (this.state.isPaused) {
-      this.held = this.newest(incoming, this.held);
-      this.change({ waiting: this.count - this.countAtPause });
-    } else {
-      this.change({ messages: this.newest(incoming, this.state.messages) });
+    const rooms = [...this.changedRooms].flatMap((channel) => {
+      const room = this.open.get(channel)?.room;
+      return room === undefined ? [] : [[channel, [...room.members.values()]] as const];
+    });
+    this.changedRooms.clear();
+    if (rooms.length > 0) {
+      this.change({ members: { ...this.state.members, ...Object.fromEntries(rooms) } });
     }
-  }
-
-  private newest(first: readonly Heard[], then: readonly Heard[]): Heard[] {
-    return [...first, ...then].slice(0, maxMessages);
+    const incoming = this.take();
+    if (this.state.isPaused) {
+      this.held = newest(incoming, this.held);
+      this.change({ waiting: this.count - this.countAtPause });
+    } else if (incoming.length > 0) {
+      this.change({ messages: newest(incoming, this.state.messages) });
+    }
   }
 
   private change(change: Partial<ListeningState>): void {
     this.state = { ...this.state, ...change };
     for (const listener of this.listeners) listener();
   }
+}
+
+/** Those that are kept, newest first. */
+function newest(first: readonly Heard[], then: readonly Heard[]): Heard[] {
+  const kept: Heard[] = [];
+  let characters = 0;
+  for (const each of [...first, ...then]) {
+    characters += each.text.length;
+    if (kept.length > 0 && (kept.length === maxMessages || characters > maxCharacters)) break;
+    kept.push(each);
+  }
+  return kept;
 }
 
 /** One joins it, under a presence id; a pattern of rooms one only hears. */

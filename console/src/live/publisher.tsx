@@ -1,17 +1,10 @@
-import {
-  Alert,
-  Button,
-  Group,
-  SegmentedControl,
-  Stack,
-  Tabs,
-  Text,
-  TextInput,
-} from "@mantine/core";
+import { Alert, Group, SegmentedControl, Stack, Tabs, Text, TextInput } from "@mantine/core";
 import { IconSend } from "@tabler/icons-react";
 import { type FormEvent, useState } from "react";
+import { publish } from "../api.js";
 import { useThisApplication } from "../pages/application.js";
 import { Snippet } from "../ui/copy.js";
+import { Submit } from "../ui/submit.js";
 import { timeOfDay } from "../ui/time.js";
 import { faultOf } from "./channel.js";
 import type { Feed } from "./feed.js";
@@ -39,10 +32,10 @@ export function Publisher({
 
   const submit = async (event: FormEvent): Promise<void> => {
     event.preventDefault();
-    if (channelFault !== undefined || dataFault !== undefined) return;
+    if (isBusy || channelFault !== undefined || dataFault !== undefined) return;
     setBusy(true);
     try {
-      await publish(feed, channel, data, via);
+      await send(feed, channel, data, via);
       setOutcome({ isDone: true, text: `Published to ${channel} at ${timeOfDay(Date.now())}.` });
     } catch (error) {
       setOutcome({ isDone: false, text: error instanceof Error ? error.message : String(error) });
@@ -85,14 +78,13 @@ export function Publisher({
                 { value: "client", label: "By the client" },
               ]}
             />
-            <Button
-              type="submit"
+            <Submit
               leftSection={<IconSend size={16} aria-hidden />}
-              loading={isBusy}
-              disabled={channelFault !== undefined || dataFault !== undefined}
+              isBusy={isBusy}
+              isReady={channelFault === undefined && dataFault === undefined}
             >
               Publish
-            </Button>
+            </Submit>
           </Group>
         </Stack>
       </form>
@@ -139,29 +131,13 @@ export function Publisher({
 }
 
 /** @throws Error with the server's own words */
-async function publish(feed: Feed, channel: string, data: string, via: View["via"]): Promise<void> {
+async function send(feed: Feed, channel: string, data: string, via: View["via"]): Promise<void> {
   const token = await feed.token(channel, { pub: true });
   if (via === "client") {
     await feed.client.publishTo(channel, token, JSON.parse(data) as unknown, { deadline: 10 });
     return;
   }
-  const response = await fetch(`/channel${channel}`, {
-    method: "POST",
-    headers: { Authorization: `Token ${token}`, "Content-Type": "application/json" },
-    body: data,
-    signal: AbortSignal.timeout(10_000),
-  });
-  if (!response.ok) throw new Error(await reasonOf(response));
-}
-
-async function reasonOf(response: Response): Promise<string> {
-  const text = await response.text();
-  try {
-    const { message, details } = JSON.parse(text) as { message?: string; details?: string };
-    return [message, details].filter(Boolean).join(": ");
-  } catch {
-    return `${response.status} ${text}`.trim();
-  }
+  await publish(channel, token, data);
 }
 
 export function faultOfJson(text: string): string | undefined {

@@ -1,4 +1,5 @@
 /** What the console does, as code to paste. Secrets stand there by name only. */
+import { pretty } from "../ui/json.js";
 
 export interface PublishExample {
   readonly origin: string;
@@ -12,8 +13,10 @@ export interface PublishExample {
 export function curl({ origin, channel, data, key }: PublishExample): string {
   const user = key === undefined ? "KEY_ID:KEY_SECRET" : `${key.id}:${key.secret}`;
   return [
+    // On a line of its own: secrets may be 256 characters long.
+    `PANDAPUSH_KEY=${quoteForShell(user)}`,
     `curl ${origin}/channel${channel} \\`,
-    `  -u ${user} \\`,
+    '  -u "$PANDAPUSH_KEY" \\',
     '  -H "Content-Type: application/json" \\',
     `  -d ${quoteForShell(compact(data))}`,
   ].join("\n");
@@ -39,7 +42,7 @@ const response = await fetch("${origin}/channel${channel}", {
     Authorization: \`Basic \${Buffer.from(key).toString("base64")}\`,
     "Content-Type": "application/json",
   },
-  body: JSON.stringify(${pretty(data)}),
+  body: JSON.stringify(${indented(data)}),
 });
 if (!response.ok) throw new Error(await response.text());`;
 }
@@ -70,18 +73,22 @@ client.subscribeTo("${channel}", token, (message) => console.log(message))`;
 
 /** Without line breaks where it is JSON; else as it is. */
 function compact(data: string): string {
-  return reformat(data, 0);
+  return parsed(data) ?? data;
 }
 
-function pretty(data: string): string {
-  return reformat(data, 2).replaceAll("\n", "\n  ");
+/** In several lines where that is readable: code must be whole. */
+function indented(data: string): string {
+  const json = parsed(data);
+  if (json === undefined) return data;
+  const { text, isShortened } = pretty(json);
+  return isShortened ? json : text.replaceAll("\n", "\n  ");
 }
 
-function reformat(data: string, indent: number): string {
+function parsed(data: string): string | undefined {
   try {
-    return JSON.stringify(JSON.parse(data), null, indent);
+    return JSON.stringify(JSON.parse(data));
   } catch {
-    return data;
+    return undefined;
   }
 }
 

@@ -1,9 +1,12 @@
-import { Button, Checkbox, Group, Select, Stack, Text, TextInput } from "@mantine/core";
+import { Checkbox, Group, Select, Stack, Text, TextInput } from "@mantine/core";
 import { type FormEvent, useState } from "react";
 import { ApiError, consolePurpose, post } from "../api.js";
 import { useThisApplication } from "../pages/application.js";
 import { Snippet } from "../ui/copy.js";
+import { jsonOf, pretty } from "../ui/json.js";
 import { Problem } from "../ui/problem.js";
+import { Submit } from "../ui/submit.js";
+import { nameOr } from "../ui/text.js";
 import { inFull } from "../ui/time.js";
 import { faultOf } from "./channel.js";
 import { isPresenceRoom } from "./listening.js";
@@ -49,7 +52,7 @@ export function TokenMaker({
 
   const submit = async (event: FormEvent): Promise<void> => {
     event.preventDefault();
-    if (channelFault !== undefined || presence.fault !== undefined) return;
+    if (isBusy || channelFault !== undefined || presence.fault !== undefined) return;
     setBusy(true);
     setError(undefined);
     try {
@@ -131,22 +134,22 @@ export function TokenMaker({
               label="Signed by"
               data={[
                 { value: "", label: "this console" },
-                ...keys.map(({ id, purpose }) => ({ value: id, label: purpose || id })),
+                ...keys.map(({ id, purpose }) => ({ value: id, label: nameOr(purpose, id) })),
               ]}
               value={keys.some(({ id }) => id === form.key) ? form.key : ""}
               onChange={(value) => change({ key: value ?? "" })}
               allowDeselect={false}
+              searchable={keys.length > 8}
             />
           </Group>
           {error !== undefined && Object.keys(fields).length === 0 && <Problem error={error} />}
           <Group justify="flex-end">
-            <Button
-              type="submit"
-              loading={isBusy}
-              disabled={channelFault !== undefined || presence.fault !== undefined}
+            <Submit
+              isBusy={isBusy}
+              isReady={channelFault === undefined && presence.fault === undefined}
             >
               Make a token
-            </Button>
+            </Submit>
           </Group>
         </Stack>
       </form>
@@ -160,7 +163,7 @@ export function TokenMaker({
             <Snippet title="Token" code={made.token} />
           </div>
           <div className="wrapped">
-            <Snippet title="What it says" code={JSON.stringify(claims, null, 2)} />
+            <Snippet title="What it says" code={pretty(jsonOf(claims)).text} />
           </div>
           <Snippet title="HTML" code={page({ origin: window.location.origin, ...made })} />
         </Stack>

@@ -1,6 +1,5 @@
-import { useDebouncedCallback } from "@mantine/hooks";
-import { useCallback, useState } from "react";
-import { useSearchParams } from "react-router";
+import { useCallback, useEffect, useState } from "react";
+import { useNavigation, useSearchParams } from "react-router";
 
 /** All of the live console that can be shared by its address. No token, no secret. */
 export interface View {
@@ -27,23 +26,31 @@ export interface TokenForm {
   readonly key: string;
 }
 
-/** The view, and how to change parts of it; the address follows when one pauses. */
-export function useView(defaults: View): [View, (change: Partial<View>) => void] {
+/** How long the address waits for what comes next, in ms: nobody wants each letter in it. */
+const pauseMs = 300;
+
+/** Of each application whose live console was opened in this tab: what its address was last. */
+const kept = new Map<string, string>();
+
+/**
+ * The view, and how to change parts of it; the address follows when one pauses. An address that
+ * says nothing shows what was last seen here.
+ */
+export function useView(appId: string, defaults: View): [View, (change: Partial<View>) => void] {
   const [params, setParams] = useSearchParams();
-  const [view, setView] = useState(() => read(params, defaults));
-  const follow = useDebouncedCallback(
-    (next: View) => setParams(write(next, defaults), { replace: true }),
-    { delay: 300, flushOnUnmount: false },
+  const [view, setView] = useState(() =>
+    read(params.size > 0 ? params : new URLSearchParams(kept.get(appId)), defaults),
   );
-  const change = useCallback(
-    (part: Partial<View>) =>
-      setView((old) => {
-        const next = { ...old, ...part };
-        follow(next);
-        return next;
-      }),
-    [follow],
-  );
+  const change = useCallback((part: Partial<View>) => setView((old) => ({ ...old, ...part })), []);
+  const wanted = write(view, defaults).toString();
+  const isThere = params.toString() === wanted;
+  const isLeaving = useNavigation().state !== "idle";
+  useEffect(() => {
+    kept.set(appId, wanted);
+    if (isThere || isLeaving) return;
+    const timer = setTimeout(() => setParams(wanted, { replace: true }), pauseMs);
+    return () => clearTimeout(timer);
+  }, [appId, wanted, isThere, isLeaving, setParams]);
   return [view, change];
 }
 

@@ -1,10 +1,12 @@
 import { Anchor, Skeleton, Text } from "@mantine/core";
+import { Fragment } from "react";
 import { Link, useParams } from "react-router";
 import type { AuditEntry } from "../api.js";
 import { useAudit } from "../queries.js";
 import { type Column, DataTable } from "../ui/data-table.js";
 import { Empty } from "../ui/empty.js";
 import { Heading } from "../ui/heading.js";
+import { Name } from "../ui/name.js";
 import { Pages, useListPlace } from "../ui/paging.js";
 import { Problem } from "../ui/problem.js";
 import { inFull, When } from "../ui/time.js";
@@ -38,8 +40,8 @@ const applicationColumn: Column<AuditEntry> = {
 /** Who changed what: of one application below `/apps/:id`, else of all that one administers. */
 export function Activity() {
   const { id } = useParams();
-  const { page, window, set } = useListPlace();
-  const { limit, offset } = window;
+  const place = useListPlace();
+  const { limit, offset } = place.window;
   const { data, error, refetch } = useAudit(id, { limit, offset });
   return (
     <>
@@ -67,13 +69,13 @@ export function Activity() {
             keyOf={(entry) => entry.id}
             columns={[
               { name: "When", cell: ({ at }) => <When at={at} none="–" /> },
-              { name: "Who", cell: (entry) => entry.user ?? "–" },
+              { name: "Who", cell: ({ user }) => <Name>{user ?? "–"}</Name> },
               { name: "What", cell: ({ action }) => deeds[action] ?? action },
               ...(id === undefined ? [applicationColumn] : []),
               { name: "Details", cell: ({ details }) => <Details details={details} /> },
             ]}
           />
-          <Pages total={data.total} page={page} onChange={(next) => set({ page: String(next) })}>
+          <Pages total={data.total} place={place}>
             {data.total === 1 ? "1 change" : `${data.total} changes`}
           </Pages>
         </>
@@ -87,7 +89,12 @@ function Details({ details }: Pick<AuditEntry, "details">) {
   if (entries.length === 0) return <Text c="dimmed">–</Text>;
   return (
     <Text size="sm" style={{ overflowWrap: "anywhere" }}>
-      {entries.map(([name, value]) => `${name.replaceAll("_", " ")}: ${show(value)}`).join(" · ")}
+      {entries.map(([name, value], index) => (
+        <Fragment key={name}>
+          {index > 0 && " · "}
+          {name.replaceAll("_", " ")}: <bdi>{show(value)}</bdi>
+        </Fragment>
+      ))}
     </Text>
   );
 }

@@ -1,9 +1,9 @@
 import { Skeleton, Stack } from "@mantine/core";
 import { useEffect, useState, useSyncExternalStore } from "react";
 import { Outlet, useOutletContext, useParams } from "react-router";
-import { ApiError, type ApplicationDetail } from "../api.js";
+import type { ApplicationDetail } from "../api.js";
 import { Feed, type FeedState } from "../live/feed.js";
-import { useApplication } from "../queries.js";
+import { isGone, useApplication } from "../queries.js";
 import { Lost } from "../ui/lost.js";
 import { Problem } from "../ui/problem.js";
 
@@ -25,7 +25,7 @@ export function useFeed(feed: Feed): FeedState {
 export function Application() {
   const { id = "" } = useParams();
   const { data: app, error, refetch } = useApplication(id);
-  const isThere = app !== undefined;
+  const isThere = app !== undefined && !isGone(error);
   const [feed, setFeed] = useState<Feed>();
 
   useEffect(() => {
@@ -38,9 +38,14 @@ export function Application() {
     };
   }, [id, isThere]);
 
-  if (error instanceof ApiError && error.status === 404) {
-    return (
+  if (isGone(error)) {
+    return app === undefined ? (
       <Lost message="No application has this id, or you are not one of its admins. Ask one of them to add you." />
+    ) : (
+      <Lost
+        title="This application is no longer yours to see"
+        message="It was deleted, or you are not one of its admins any more. Nothing of it is heard here now. Ask one of its admins to add you again."
+      />
     );
   }
   if (app === undefined && error !== null)

@@ -10,14 +10,18 @@ import { DataTable } from "../ui/data-table.js";
 import { Dialog } from "../ui/dialog.js";
 import { Empty } from "../ui/empty.js";
 import { Heading } from "../ui/heading.js";
+import { Name } from "../ui/name.js";
 import { Pages, useListPlace } from "../ui/paging.js";
 import { Problem } from "../ui/problem.js";
 import { Search } from "../ui/search.js";
+import { Submit } from "../ui/submit.js";
+import { nameOr } from "../ui/text.js";
 import { When } from "../ui/time.js";
 
 /** `/admin`: the applications that the user administers. */
 export function Applications() {
-  const { search, page, window, set } = useListPlace();
+  const place = useListPlace();
+  const { search, window, set } = place;
   const { data, error, refetch } = useApplications(window);
   const [isOpen, { open, close }] = useDisclosure();
   const isNew = search === "" && data?.total === 0;
@@ -73,7 +77,7 @@ export function Applications() {
                   name: "Name",
                   cell: ({ id, name }) => (
                     <Anchor component={Link} to={`/apps/${id}`} fw={600}>
-                      {name ?? "(no name)"}
+                      <Name>{nameOr(name, "(no name)")}</Name>
                     </Anchor>
                   ),
                 },
@@ -82,16 +86,16 @@ export function Applications() {
                   cell: ({ id, name }) => (
                     <Group gap={4} wrap="nowrap">
                       <span className="code id">{id}</span>
-                      <Copy text={id} what={`the id of ${name ?? id}`} />
+                      <Copy text={id} what={`the id of ${nameOr(name, id)}`} />
                     </Group>
                   ),
                 },
-                { name: "Created by", cell: ({ created_by }) => created_by ?? "–" },
+                { name: "Created by", cell: ({ created_by }) => <Name>{created_by ?? "–"}</Name> },
                 { name: "Created", cell: ({ created_at }) => <When at={created_at} none="–" /> },
               ]}
             />
           )}
-          <Pages total={data.total} page={page} onChange={(next) => set({ page: String(next) })}>
+          <Pages total={data.total} place={place}>
             {data.total === 1 ? "1 application" : `${data.total} applications`}
           </Pages>
         </>
@@ -134,9 +138,9 @@ function NewApplication({ onClose }: { onClose: () => void }) {
             <Button variant="default" onClick={onClose}>
               Cancel
             </Button>
-            <Button type="submit" loading={create.isPending} disabled={name.trim() === ""}>
+            <Submit isBusy={create.isPending} isReady={name.trim() !== ""}>
               Create
-            </Button>
+            </Submit>
           </Group>
         </Stack>
       </form>

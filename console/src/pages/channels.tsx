@@ -6,20 +6,25 @@ import { Link } from "react-router";
 import { get, type LiveChannel, type LiveMembers } from "../api.js";
 import { useDisconnectUser, useLive } from "../queries.js";
 import { Confirm } from "../ui/confirm.js";
+import { Copy } from "../ui/copy.js";
 import { DataTable } from "../ui/data-table.js";
 import { Dialog } from "../ui/dialog.js";
 import { Empty } from "../ui/empty.js";
 import { Heading } from "../ui/heading.js";
-import { Pages, useListPlace } from "../ui/paging.js";
+import { brief, jsonOf } from "../ui/json.js";
+import { Name } from "../ui/name.js";
+import { maxLiveOffset, Pages, pageSize, useListPlace } from "../ui/paging.js";
 import { Problem } from "../ui/problem.js";
 import { Search } from "../ui/search.js";
+import { isolate, shorten } from "../ui/text.js";
 import { useUrlState } from "../ui/url-state.js";
 import { useThisApplication } from "./application.js";
 
 /** The channels that somebody is subscribed to, the busiest first. */
 export function Channels() {
   const { app } = useThisApplication();
-  const { search, page, window, set } = useListPlace();
+  const place = useListPlace(maxLiveOffset);
+  const { search, window, set } = place;
   const { value } = useUrlState();
   const { limit, offset } = window;
   // People paste whole channels.
@@ -113,7 +118,7 @@ export function Channels() {
               },
             ]}
           />
-          <Pages total={data.total} page={page} onChange={(next) => set({ page: String(next) })}>
+          <Pages total={data.total} place={place}>
             {data.total === 1 ? "1 channel" : `${data.total} channels`}
           </Pages>
         </>
@@ -136,6 +141,7 @@ function Members({ channel }: { channel: string }) {
   const { app } = useThisApplication();
   const path = channel.slice(`/${app.id}/presence/`.length);
   const [chosen, setChosen] = useState<string>();
+  const [page, setPage] = useState(1);
   const disconnect = useDisconnectUser(app.id);
   const { data, error } = useQuery({
     queryKey: ["live", app.id, "presence", path],
@@ -150,13 +156,20 @@ function Members({ channel }: { channel: string }) {
     <>
       <DataTable
         label="Present"
-        rows={members}
+        rows={members.slice((page - 1) * pageSize, page * pageSize)}
         keyOf={([id]) => id}
         columns={[
-          { name: "Presence id", cell: ([id]) => <span className="code">{id}</span> },
           {
-            name: "What the token says of them",
-            cell: ([, claims]) => <span className="code">{show(claims)}</span>,
+            name: "Presence id",
+            cell: ([id]) => (
+              <div className="code">
+                <Name>{id}</Name>
+              </div>
+            ),
+          },
+          {
+            name: "Claims of the token",
+            cell: ([id, claims]) => <Claims of={id} claims={claims} />,
           },
           {
             name: "",
@@ -173,15 +186,26 @@ function Members({ channel }: { channel: string }) {
           },
         ]}
       />
+      {members.length > pageSize && (
+        <Pages total={members.length} place={{ page, go: setPage }}>
+          {members.length} members
+        </Pages>
+      )}
       {chosen !== undefined && (
         <Confirm
-          title={`Disconnect “${chosen}”?`}
+          title={
+            <>
+              Disconnect “<bdi>{shorten(chosen)}</bdi>”?
+            </>
+          }
           action="Disconnect"
           onClose={() => setChosen(undefined)}
           onConfirm={async () => {
             await disconnect.mutateAsync(chosen);
             setChosen(undefined);
-            notifications.show({ message: `“${chosen}” is disconnected from this application.` });
+            notifications.show({
+              message: `“${isolate(shorten(chosen))}” is disconnected from this application.`,
+            });
           }}
         >
           <Text size="sm">
@@ -195,10 +219,23 @@ function Members({ channel }: { channel: string }) {
 }
 
 /** What is known of a member beside the id. */
-function show(claims: LiveMembers["members"][string]): string {
-  if (typeof claims !== "object" || claims === null || Array.isArray(claims)) {
-    return JSON.stringify(claims);
-  }
-  const { id: _, ...rest } = claims;
-  return Object.keys(rest).length === 0 ? "–" : JSON.stringify(rest);
+function Claims({ of, claims }: { of: string; claims: LiveMembers["members"][string] }) {
+  const isObject = typeof claims === "object" && claims !== null && !Array.isArray(claims);
+  const { id: _, ...rest } = isObject ? claims : { claims };
+  if (Object.keys(rest).length === 0) return <span className="code">–</span>;
+  const json = jsonOf(isObject ? rest : claims);
+  const { text, isShortened } = brief(json);
+  return (
+    <>
+      <bdi className="code">{text}</bdi>
+      {isShortened && (
+        <Group gap={4} wrap="nowrap">
+          <Text size="xs" c="dimmed" fs="italic">
+            shortened: a copy has all of it
+          </Text>
+          <Copy text={json} what={`what is said of ${of}`} />
+        </Group>
+      )}
+    </>
+  );
 }

@@ -7,9 +7,11 @@ import { Confirm } from "../ui/confirm.js";
 import { type Column, DataTable } from "../ui/data-table.js";
 import { Empty } from "../ui/empty.js";
 import { Heading } from "../ui/heading.js";
-import { Pages, useListPlace } from "../ui/paging.js";
+import { Name } from "../ui/name.js";
+import { maxLiveOffset, Pages, useListPlace } from "../ui/paging.js";
 import { Problem } from "../ui/problem.js";
 import { Search } from "../ui/search.js";
+import { isolate, shorten } from "../ui/text.js";
 import { When } from "../ui/time.js";
 import { useThisApplication } from "./application.js";
 
@@ -18,7 +20,8 @@ const maxNames = 3;
 
 export function Connections() {
   const { app } = useThisApplication();
-  const { search, page, window, set } = useListPlace();
+  const place = useListPlace(maxLiveOffset);
+  const { search, window, set } = place;
   const { limit, offset } = window;
   const { data, error, refetch } = useLive<LiveConnection>(app.id, "connections", {
     search,
@@ -68,14 +71,19 @@ export function Connections() {
               },
             ]}
           />
-          <Pages total={data.total} page={page} onChange={(next) => set({ page: String(next) })}>
+          <Pages total={data.total} place={place}>
             {data.total === 1 ? "1 connection" : `${data.total} connections`}
           </Pages>
         </>
       )}
       {chosen !== undefined && (
         <Confirm
-          title={`Disconnect ${chosen.presence[0] ?? shortAgent(chosen.user_agent)}, ${chosen.id}?`}
+          title={
+            <>
+              Disconnect <bdi>{shorten(chosen.presence[0] ?? shortAgent(chosen.user_agent))}</bdi>,{" "}
+              {chosen.id}?
+            </>
+          }
           action="Disconnect"
           onClose={() => setChosen(undefined)}
           onConfirm={async () => {
@@ -128,7 +136,9 @@ const columns: readonly Column<LiveConnection>[] = [
   {
     name: "Present as",
     cell: ({ presence }) => (
-      <span className="code">{presence.length === 0 ? "–" : presence.join(", ")}</span>
+      <div className="code">
+        <Name width={12}>{presence.length === 0 ? "–" : presence.map(isolate).join(", ")}</Name>
+      </div>
     ),
   },
   { name: "Subscriptions", cell: (connection) => <Subscriptions {...connection} /> },

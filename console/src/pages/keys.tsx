@@ -5,6 +5,7 @@ import {
   Group,
   Menu,
   Select,
+  Skeleton,
   Stack,
   Text,
   TextInput,
@@ -15,16 +16,21 @@ import { IconDots, IconPlus } from "@tabler/icons-react";
 import dayjs from "dayjs";
 import { type FormEvent, type ReactNode, useState } from "react";
 import { ApiError, type CreatedKey, consolePurpose, type Key, type RotatedKey } from "../api.js";
-import { useCreateKey, useDeleteKey, useRevokeKey, useRotateKey } from "../queries.js";
+import { useCreateKey, useDeleteKey, useKeys, useRevokeKey, useRotateKey } from "../queries.js";
 import { Confirm } from "../ui/confirm.js";
 import { Copy } from "../ui/copy.js";
 import { DataTable } from "../ui/data-table.js";
 import { Dialog } from "../ui/dialog.js";
 import { Empty } from "../ui/empty.js";
 import { Heading } from "../ui/heading.js";
+import { Name } from "../ui/name.js";
+import { Pages, useListPlace } from "../ui/paging.js";
 import { Problem } from "../ui/problem.js";
+import { Search } from "../ui/search.js";
 import { Secret } from "../ui/secret.js";
-import { When } from "../ui/time.js";
+import { Submit } from "../ui/submit.js";
+import { nameOr, shorten } from "../ui/text.js";
+import { inFull, When } from "../ui/time.js";
 import { useThisApplication } from "./application.js";
 
 /** What is done, and to which key. */
@@ -37,6 +43,7 @@ export function Keys() {
   const { app } = useThisApplication();
   const [deed, setDeed] = useState<Deed>();
   const done = (): void => setDeed(undefined);
+  const isNew = app.keys.every(({ purpose }) => purpose === consolePurpose);
   return (
     <>
       <Heading title="Keys" about="Back ends publish and sign tokens with them.">
@@ -47,7 +54,7 @@ export function Keys() {
           New key
         </Button>
       </Heading>
-      {app.keys.every(({ purpose }) => purpose === consolePurpose) ? (
+      {isNew ? (
         <Empty title="No key yet">
           <Text c="dimmed">
             A key lets a back end publish to this application, and sign the tokens with which
@@ -59,7 +66,7 @@ export function Keys() {
           </Button>
         </Empty>
       ) : (
-        <KeyTable keys={app.keys} onChoose={setDeed} />
+        <KeyList onChoose={setDeed} />
       )}
       {deed?.name === "create" && (
         <NewKey
@@ -87,6 +94,40 @@ export function Keys() {
   );
 }
 
+function KeyList({ onChoose }: { onChoose: (deed: Deed) => void }) {
+  const { app } = useThisApplication();
+  const place = useListPlace();
+  const { search, window, set } = place;
+  const { data, error, refetch } = useKeys(app.id, window);
+  return (
+    <>
+      <Search
+        label="Search keys"
+        placeholder="Search by purpose or id"
+        value={search}
+        onChange={(next) => set({ search: next, page: "" })}
+      />
+      {error !== null && <Problem error={error} onRetry={() => refetch()} />}
+      {data === undefined && error === null && <Skeleton height={180} />}
+      {data?.total === 0 && (
+        <Empty title="Nothing found">
+          <Text c="dimmed">No key has “{search}” in its purpose or id.</Text>
+        </Empty>
+      )}
+      {data !== undefined && data.total > 0 && (
+        <>
+          <div className="wraps">
+            <KeyTable keys={data.items} onChoose={onChoose} />
+          </div>
+          <Pages total={data.total} place={place}>
+            {data.total === 1 ? "1 key" : `${data.total} keys`}
+          </Pages>
+        </>
+      )}
+    </>
+  );
+}
+
 function KeyTable({ keys, onChoose }: { keys: readonly Key[]; onChoose: (deed: Deed) => void }) {
   return (
     <DataTable
@@ -99,7 +140,7 @@ function KeyTable({ keys, onChoose }: { keys: readonly Key[]; onChoose: (deed: D
           cell: ({ purpose }) => (
             <>
               <Text size="sm" fw={600}>
-                {purpose || "(none given)"}
+                <Name width={11}>{nameOr(purpose, "(none given)")}</Name>
               </Text>
               {purpose === consolePurpose && (
                 <Text size="xs" c="dimmed">
@@ -115,7 +156,7 @@ function KeyTable({ keys, onChoose }: { keys: readonly Key[]; onChoose: (deed: D
           cell: ({ id, purpose }) => (
             <Group gap={4} wrap="nowrap">
               <span className="code id">{id}</span>
-              <Copy text={id} what={`the id of ${purpose || id}`} />
+              <Copy text={id} what={`the id of ${nameOr(purpose, id)}`} />
             </Group>
           ),
         },
@@ -125,8 +166,8 @@ function KeyTable({ keys, onChoose }: { keys: readonly Key[]; onChoose: (deed: D
           cell: ({ created_at, created_by }) => (
             <>
               <When at={created_at} none="–" />
-              <Text size="xs" c="dimmed">
-                by {created_by ?? "–"}
+              <Text size="xs" c="dimmed" component="div">
+                <Name width={9}>{`by ${created_by ?? "–"}`}</Name>
               </Text>
             </>
           ),
@@ -145,16 +186,21 @@ function KeyTable({ keys, onChoose }: { keys: readonly Key[]; onChoose: (deed: D
 
 function Actions({ of, onChoose }: { of: Key; onChoose: (deed: Deed) => void }) {
   const isRevoked = of.status === "revoked";
+  const isExpired = of.status === "expired";
   return (
     <Menu position="bottom-end">
       <Menu.Target>
-        <ActionIcon variant="subtle" color="gray" aria-label={`Actions for ${of.purpose || of.id}`}>
+        <ActionIcon variant="subtle" color="gray" aria-label={`Actions for ${labelOf(of)}`}>
           <IconDots size={18} aria-hidden />
         </ActionIcon>
       </Menu.Target>
       <Menu.Dropdown>
-        <Menu.Item disabled={isRevoked} onClick={() => onChoose({ name: "rotate", key: of })}>
+        <Menu.Item
+          disabled={isRevoked || isExpired}
+          onClick={() => onChoose({ name: "rotate", key: of })}
+        >
           New secret (rotate) …
+          {isExpired && <Text size="xs">It has expired: create a new key.</Text>}
         </Menu.Item>
         <Menu.Item disabled={isRevoked} onClick={() => onChoose({ name: "revoke", key: of })}>
           Revoke …
@@ -165,8 +211,12 @@ function Actions({ of, onChoose }: { of: Key; onChoose: (deed: Deed) => void }) 
   );
 }
 
+function labelOf({ purpose, id }: Key): string {
+  return shorten(nameOr(purpose, id));
+}
+
 const statuses: Record<Key["status"], { color: string; label: string }> = {
-  active: { color: "bamboo", label: "Active" },
+  active: { color: "bamboo.4", label: "Active" },
   expiring: { color: "yellow", label: "Expiring soon" },
   expired: { color: "gray", label: "Expired" },
   revoked: { color: "red", label: "Revoked" },
@@ -176,19 +226,20 @@ function Status({ of }: { of: Key }) {
   const { color, label } = statuses[of.status];
   return (
     <Stack gap={2} align="flex-start">
-      <Badge variant="dot" color={color} tt="none">
+      <Badge variant="dot" color={color} tt="none" miw="max-content">
         {label}
       </Badge>
       {of.revoked_at !== null && (
-        <Text size="xs" c="dimmed">
-          by {of.revoked_by ?? "–"}, <When at={of.revoked_at} />
+        <Text size="xs" c="dimmed" component="div">
+          <Name width={9}>{`by ${of.revoked_by ?? "–"}`}</Name>
+          <When at={of.revoked_at} />
         </Text>
       )}
-      {of.previous_secret_until !== null && (
-        <Text size="xs" c="dimmed">
-          old secret ends <When at={of.previous_secret_until} />
+      {of.previous_secrets_until.map((until) => (
+        <Text key={until} size="xs" c="dimmed">
+          old secret ends <When at={until} />
         </Text>
-      )}
+      ))}
     </Stack>
   );
 }
@@ -218,9 +269,11 @@ function NewKey({
   const { error } = create;
   const fields = error instanceof ApiError ? error.fields : {};
   const end = endOf(lifetime, chosenEnd);
+  const isReady = lifetime !== "custom" || chosenEnd !== null;
 
   const submit = async (event: FormEvent): Promise<void> => {
     event.preventDefault();
+    if (!isReady) return;
     const key = await create.mutateAsync({
       purpose: purpose.trim() || null,
       expires: end?.toISOString() ?? null,
@@ -283,13 +336,9 @@ function NewKey({
             <Button variant="default" onClick={onClose}>
               Cancel
             </Button>
-            <Button
-              type="submit"
-              loading={create.isPending}
-              disabled={lifetime === "custom" && chosenEnd === null}
-            >
+            <Submit isBusy={create.isPending} isReady={isReady}>
               Create key
-            </Button>
+            </Submit>
           </Group>
         </Stack>
       </form>
@@ -335,10 +384,15 @@ function Rotation({
   onRotated: (key: RotatedKey, note: string) => void;
 }) {
   const [overlap, setOverlap] = useState("86400000");
+  const earlier = of.previous_secrets_until;
   const rotate = useRotateKey(appId);
   return (
     <Confirm
-      title={`New secret for “${of.purpose || of.id}”`}
+      title={
+        <>
+          New secret for “<bdi>{labelOf(of)}</bdi>”
+        </>
+      }
       action="Make a new secret"
       onClose={onClose}
       onConfirm={async () => {
@@ -347,17 +401,38 @@ function Rotation({
         onRotated(
           key,
           overlap === "0"
-            ? "The old secret has stopped working."
-            : `The old secret works for ${label} more: change your servers until then.`,
+            ? "The one from before has stopped working."
+            : `The one from before works for ${label} more: change your servers until then.`,
         );
       }}
     >
       <Text size="sm">
-        The key keeps its id and gets a new secret. Tokens signed with the old one hold as long as
-        the old secret does.
+        The key keeps its id and gets a new secret. Tokens signed with the present one hold as long
+        as that does.
       </Text>
+      {earlier.length > 0 && (
+        <div>
+          <Text size="sm">
+            {earlier.length === 1
+              ? "An older secret still works, and goes on until its time:"
+              : `${earlier.length} older secrets still work, and go on until their times:`}
+          </Text>
+          <ul className="times" aria-label="Older secrets work until">
+            {earlier.map((until) => (
+              <li key={until}>
+                <Text size="sm" span>
+                  {inFull(new Date(until))}
+                </Text>
+              </li>
+            ))}
+          </ul>
+          <Text size="sm" c="dimmed">
+            To end one sooner, revoke the key and create another.
+          </Text>
+        </div>
+      )}
       <Select
-        label="The old secret still works for"
+        label="The present secret still works for"
         data={overlaps}
         value={overlap}
         onChange={(value) => setOverlap(value ?? "86400000")}
@@ -371,7 +446,11 @@ function Revocation({ appId, of, onClose }: { appId: string; of: Key; onClose: (
   const revoke = useRevokeKey(appId);
   return (
     <Confirm
-      title={`Revoke “${of.purpose || of.id}”?`}
+      title={
+        <>
+          Revoke “<bdi>{labelOf(of)}</bdi>”?
+        </>
+      }
       action="Revoke"
       onClose={onClose}
       onConfirm={async () => {
@@ -399,7 +478,11 @@ function Deletion({ appId, of, onClose }: { appId: string; of: Key; onClose: () 
   const remove = useDeleteKey(appId);
   return (
     <Confirm
-      title={`Delete “${of.purpose || of.id}”?`}
+      title={
+        <>
+          Delete “<bdi>{labelOf(of)}</bdi>”?
+        </>
+      }
       action="Delete"
       onClose={onClose}
       onConfirm={async () => {

@@ -1,6 +1,7 @@
 import { Grid, Paper, Tabs } from "@mantine/core";
 import { useSessionStorage } from "@mantine/hooks";
 import { useEffect, useState, useSyncExternalStore } from "react";
+import { ConnectionBadge, ConnectionLost } from "../live/connection.js";
 import { Listener } from "../live/listener.js";
 import { Listening } from "../live/listening.js";
 import { Publisher } from "../live/publisher.js";
@@ -8,13 +9,13 @@ import { TokenMaker } from "../live/token-maker.js";
 import { useView } from "../live/view.js";
 import { useInfo } from "../queries.js";
 import { Heading } from "../ui/heading.js";
-import { useThisApplication } from "./application.js";
+import { useFeed, useThisApplication } from "./application.js";
 
 /** `/admin/apps/:id/live`: publish, listen, make tokens. */
 export function Live() {
   const { app, feed } = useThisApplication();
   const { data: info } = useInfo();
-  const [view, change] = useView({
+  const [view, change] = useView(app.id, {
     listen: [],
     filter: "",
     channel: `/${app.id}/public/hello`,
@@ -30,6 +31,7 @@ export function Live() {
       key: "",
     },
   });
+  const now = useFeed(feed);
   const [listening] = useState(() => new Listening(feed));
   const state = useSyncExternalStore(listening.subscribe, listening.snapshot);
   // Not in the address: whoever is sent that is somebody else.
@@ -47,6 +49,12 @@ export function Live() {
       <Heading
         title="Live console"
         about="Try the channels of this application. The address of this page keeps what you choose, so you can share it."
+      >
+        <ConnectionBadge of={now} />
+      </Heading>
+      <ConnectionLost
+        of={now}
+        note="What is published meanwhile may be missed; this page says so when it is back."
       />
       <Grid gap="lg">
         <Grid.Col span={{ base: 12, lg: 5 }}>
@@ -78,6 +86,7 @@ export function Live() {
               onChange={change}
               listening={listening}
               state={state}
+              connection={now.connection}
             />
           </Paper>
         </Grid.Col>

@@ -2,7 +2,6 @@ import { AreaChart } from "@mantine/charts";
 import {
   Alert,
   Anchor,
-  Badge,
   Grid,
   Group,
   Paper,
@@ -15,6 +14,7 @@ import {
 import { type ReactNode, useState } from "react";
 import { Link } from "react-router";
 import { consolePurpose, type LiveChannel, type LiveRefusal } from "../api.js";
+import { ConnectionBadge, ConnectionLost } from "../live/connection.js";
 import type { Sample } from "../live/feed.js";
 import { FirstSteps } from "../live/first-steps.js";
 import { useLive } from "../queries.js";
@@ -22,13 +22,15 @@ import { Copy } from "../ui/copy.js";
 import { DataTable } from "../ui/data-table.js";
 import { Heading } from "../ui/heading.js";
 import { Problem } from "../ui/problem.js";
+import { nameOr } from "../ui/text.js";
 import { timeOfDay, When } from "../ui/time.js";
 import { useFeed, useThisApplication } from "./application.js";
 
 /** `/admin/apps/:id`: what happens in the application now. */
 export function Overview() {
   const { app, feed } = useThisApplication();
-  const { samples, isConnected, error } = useFeed(feed);
+  const now = useFeed(feed);
+  const { samples, error } = now;
   const last = samples.at(-1);
   // Not taken away while somebody is at it.
   const [isNew] = useState(() =>
@@ -38,7 +40,7 @@ export function Overview() {
   return (
     <>
       <Heading
-        title={app.name ?? app.id}
+        title={nameOr(app.name, app.id)}
         about={
           <Group gap={4}>
             <span className="code">{app.id}</span>
@@ -46,10 +48,9 @@ export function Overview() {
           </Group>
         }
       >
-        <Badge variant="dot" color={isConnected ? "bamboo" : "gray"} tt="none" size="lg">
-          {isConnected ? "Live" : "Connecting"}
-        </Badge>
+        <ConnectionBadge of={now} />
       </Heading>
+      <ConnectionLost of={now} note="The numbers are those from before." />
       <Stack gap="lg">
         {error !== undefined && (
           <Alert color="yellow" variant="outline" title="No live numbers">
@@ -123,18 +124,20 @@ function Figure({
     <Paper withBorder p="md" component="section" aria-label={name}>
       <Text size="sm" c="dimmed">
         {name}
-        {note !== undefined && (
-          <Text span size="xs">
-            , {note}
-          </Text>
-        )}
       </Text>
       {value === undefined ? (
         <Skeleton height={34} width={90} my={4} />
       ) : (
-        <Text fz={28} fw={650} lh={1.3}>
-          {value.toLocaleString("en", { maximumFractionDigits: 1 })}
-        </Text>
+        <Group gap={6} align="baseline">
+          <Text fz={28} fw={650} lh={1.3}>
+            {value.toLocaleString("en", { maximumFractionDigits: 1 })}
+          </Text>
+          {note !== undefined && (
+            <Text span size="xs" c="dimmed">
+              {note}
+            </Text>
+          )}
+        </Group>
       )}
       {/* The figure above says it in words. */}
       <div aria-hidden="true">
@@ -142,7 +145,7 @@ function Figure({
           h={90}
           data={line.map((sample) => ({ at: timeOfDay(sample.at), [name]: sample[of] }))}
           dataKey="at"
-          series={[{ name, color: "bamboo.6" }]}
+          series={[{ name, color: "bamboo.5" }]}
           curveType="linear"
           withXAxis={false}
           withYAxis={false}

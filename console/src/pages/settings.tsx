@@ -9,6 +9,8 @@ import { Confirm } from "../ui/confirm.js";
 import { Copy } from "../ui/copy.js";
 import { Heading } from "../ui/heading.js";
 import { Problem } from "../ui/problem.js";
+import { Submit } from "../ui/submit.js";
+import { isolate, nameOr, shorten } from "../ui/text.js";
 import { useThisApplication } from "./application.js";
 
 export function Settings() {
@@ -18,7 +20,7 @@ export function Settings() {
       <Heading
         title="Settings"
         about={
-          <Group gap={4}>
+          <Group gap={4} wrap="nowrap" align="flex-start">
             <span>
               The id <span className="code">{app.id}</span> begins every channel and never changes.
             </span>
@@ -40,9 +42,11 @@ function Name() {
   const [name, setName] = useState(app.name ?? "");
   const update = useUpdateApplication(app.id);
   const { error } = update;
+  const isReady = name.trim() !== "" && name.trim() !== app.name;
 
   const submit = async (event: FormEvent): Promise<void> => {
     event.preventDefault();
+    if (!isReady) return;
     await update.mutateAsync({ name: name.trim() });
     notifications.show({ message: "The application has its new name." });
   };
@@ -64,14 +68,9 @@ function Name() {
         {error !== null && !(error instanceof ApiError && "name" in error.fields) && (
           <Problem error={error} />
         )}
-        <Button
-          type="submit"
-          mt="sm"
-          loading={update.isPending}
-          disabled={name.trim() === "" || name.trim() === app.name}
-        >
+        <Submit mt="sm" isBusy={update.isPending} isReady={isReady}>
           Rename
-        </Button>
+        </Submit>
       </form>
     </Paper>
   );
@@ -89,6 +88,7 @@ function Admins() {
 
   const submit = async (event: FormEvent): Promise<void> => {
     event.preventDefault();
+    if (isSame) return;
     await update.mutateAsync({ admins });
     notifications.show({ message: "The application has its new admins." });
   };
@@ -118,28 +118,31 @@ function Admins() {
           </Text>
         )}
         {error !== null && <Problem error={error} />}
-        <Button type="submit" mt="sm" loading={update.isPending} disabled={isSame}>
+        <Submit mt="sm" isBusy={update.isPending} isReady={!isSame}>
           Save admins
-        </Button>
+        </Submit>
       </form>
     </Paper>
   );
 }
 
+/** A longer name is not typed: the id stands for it. */
+const maxTyped = 60;
+
 function Deletion() {
   const { app } = useThisApplication();
   const [isOpen, { open, close }] = useDisclosure();
-  const remove = useDeleteApplication(app.id);
+  const remove = useDeleteApplication(app.id, () => navigate("/"));
   const usable = app.keys.filter(
     ({ status }) => status === "active" || status === "expiring",
   ).length;
   const navigate = useNavigate();
+  const name = nameOr(app.name, app.id);
+  const isEasy = name.length <= maxTyped;
 
   const confirm = async (): Promise<void> => {
-    // First away from its pages: they would ask for what is gone.
-    await remove.mutateAsync(undefined);
-    navigate("/");
-    notifications.show({ message: `“${app.name ?? app.id}” is deleted.` });
+    await remove.mutateAsync();
+    notifications.show({ message: `“${isolate(shorten(name))}” is deleted.` });
   };
 
   return (
@@ -156,9 +159,13 @@ function Deletion() {
       </Button>
       {isOpen && (
         <Confirm
-          title={`Delete “${app.name ?? app.id}”?`}
+          title={
+            <>
+              Delete “<bdi>{shorten(name)}</bdi>”?
+            </>
+          }
           action="Delete for ever"
-          word={app.name ?? app.id}
+          word={isEasy ? name : app.id}
           onClose={close}
           onConfirm={confirm}
         >

@@ -2,13 +2,15 @@ import { Button, Group, Stack, TextInput } from "@mantine/core";
 import { type FormEvent, type ReactNode, useState } from "react";
 import { Dialog } from "./dialog.js";
 import { Problem } from "./problem.js";
+import { Submit } from "./submit.js";
+import { readable } from "./text.js";
 
 interface Props {
-  readonly title: string;
+  readonly title: ReactNode;
   readonly children: ReactNode;
   /** What the button says. */
   readonly action: string;
-  /** What has to be typed first. */
+  /** What has to be typed first, but for what cannot be seen. */
   readonly word?: string | undefined;
   readonly onClose: () => void;
   readonly onConfirm: () => Promise<unknown>;
@@ -19,7 +21,7 @@ export function Confirm({ title, children, action, word, onClose, onConfirm }: P
   const [typed, setTyped] = useState("");
   const [isBusy, setBusy] = useState(false);
   const [error, setError] = useState<Error>();
-  const isReady = word === undefined || typed.trim() === word;
+  const isReady = word === undefined || readable(typed) === readable(word);
 
   const submit = (event: FormEvent): void => {
     event.preventDefault();
@@ -41,7 +43,7 @@ export function Confirm({ title, children, action, word, onClose, onConfirm }: P
             <TextInput
               label={
                 <>
-                  Type <b className="code">{word}</b> to confirm
+                  Type <bdi className="code broken">{readable(word)}</bdi> to confirm
                 </>
               }
               value={typed}
@@ -55,9 +57,9 @@ export function Confirm({ title, children, action, word, onClose, onConfirm }: P
             <Button variant="default" onClick={onClose}>
               Cancel
             </Button>
-            <Button type="submit" color="alarm" disabled={!isReady} loading={isBusy}>
+            <Submit color="alarm" isReady={isReady} isBusy={isBusy}>
               {action}
-            </Button>
+            </Submit>
           </Group>
         </Stack>
       </form>

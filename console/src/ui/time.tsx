@@ -45,7 +45,7 @@ export function When({ at, none = "never" }: { at: string | null; none?: string 
   const date = new Date(at);
   return (
     <Tooltip label={inFull(date)}>
-      <time dateTime={at} style={{ whiteSpace: "nowrap" }}>
+      <time dateTime={at} className="time">
         {fromNow(date, now)}
       </time>
     </Tooltip>
