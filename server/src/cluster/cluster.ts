@@ -56,8 +56,9 @@ export class Cluster {
   /** Call once, before `start`. */
   join(parts: ClusterParts): Sessions {
     const { node, encoder, isAllowed, sessionExpiryMs } = parts;
-    const { membership, peers, hosts, log } = this;
-    const directory = new Directory(hosts, membership, 3 * sessionExpiryMs, log);
+    const { membership, peers } = this;
+    const log = this.log;
+    const directory = new Directory(this.hosts, membership, 3 * sessionExpiryMs, log);
     const moves = new Moves({
       node,
       directory,

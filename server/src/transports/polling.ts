@@ -223,7 +223,7 @@ class Poll implements Source {
   }
 
   private settle(hasReached: boolean): void {
-    const { outcome } = this;
+    const outcome = this.outcome;
     this.outcome = undefined;
     outcome?.(hasReached);
   }
