@@ -31,6 +31,10 @@ class Recorder implements PushConnection {
     return this.batches.flatMap(({ messages }) => messages);
   }
 
+  flushed(): Promise<void> {
+    return Promise.resolve();
+  }
+
   release(): readonly string[] {
     return [];
   }

@@ -26,6 +26,10 @@ class Recorder implements PushConnection {
     for (const batch of batches) this.deliver(batch);
   }
 
+  flushed(): Promise<void> {
+    return Promise.resolve();
+  }
+
   release(): readonly string[] {
     return [];
   }

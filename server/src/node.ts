@@ -2,6 +2,7 @@
  * What this process can do for clients: sessions, subscriptions, publications, presence.
  * Knows nothing of Bayeux, HTTP or tokens: it is given a Grant and does the deed.
  */
+import { setTimeout as delay } from "node:timers/promises";
 import type { AppId, Channel, Grant, KeyId, ParsedChannel, Pattern } from "@pandapush/protocol";
 import { ownText, parseChannel } from "@pandapush/protocol";
 import { AddressCounter } from "./addresses.js";
@@ -65,6 +66,9 @@ interface Traffic {
   untakenLength: number;
   reported: { at: number; published: number; delivered: number };
 }
+
+/** How long a session that goes to another node waits for its client to take what it was sent. */
+const flushMs = 500;
 
 /** What a session that goes to another node has subscribed to. */
 export interface Interest {
@@ -269,6 +273,8 @@ export class Node implements SessionHome, Sessions {
    */
   async moveOut(session: Session): Promise<Baggage> {
     const floors = await this.hub.silence(session);
+    // What is half written would have to be taken back, and might come twice.
+    await Promise.race([session.flushed(), delay(flushMs, undefined, { ref: false })]);
     if (session.hasEnded) throw new Refusal("unknownClient", [session.clientId]);
     const interests = interestsOf(session);
     const { isCounting, since, address, origin } = session;

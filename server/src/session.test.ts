@@ -40,6 +40,10 @@ class Wire implements PushConnection {
     return this;
   }
 
+  flushed(): Promise<void> {
+    return Promise.resolve();
+  }
+
   release(receiver: Receiver): readonly string[] {
     const messages = this.unconfirmed.take(receiver);
     this.isCut ||= messages.length > 0;

@@ -510,6 +510,11 @@ export class Session implements Receiver, ClientSession {
     }, noop);
   }
 
+  /** Resolves when its client's connection has taken all that it was given. */
+  async flushed(): Promise<void> {
+    await this.connection?.flushed();
+  }
+
   /**
    * Ends here, to go on at another node.
    * @returns what waits for its client

@@ -70,6 +70,10 @@ export class EventSourceConnection implements PushConnection, Source {
     this.watchBuffer();
   }
 
+  flushed(): Promise<void> {
+    return this.unconfirmed.settled();
+  }
+
   release(receiver: Receiver): readonly string[] {
     const messages = this.unconfirmed.take(receiver);
     if (messages.length > 0) this.response.destroy();

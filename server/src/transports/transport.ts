@@ -78,6 +78,8 @@ export interface PushConnection {
    * slowly: a client that was away cannot have read it.
    */
   handOver(batches: readonly Batch[], receiver: Receiver): void;
+  /** Resolves when the kernel has taken all that this connection was given, or never will. */
+  flushed(): Promise<void>;
   /**
    * Gives back what `receiver` was sent here but the kernel has not taken. If that is anything,
    * the connection is cut, so that nothing of it can arrive twice or late.

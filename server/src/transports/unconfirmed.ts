@@ -9,6 +9,7 @@ import type { Batch, Receiver } from "./transport.js";
 export class Unconfirmed {
   private oldest: Entry | undefined;
   private newest: Entry | undefined;
+  private waiting: (() => void)[] = [];
 
   /** @param socket where the writes go */
   constructor(private readonly socket: { readonly destroyed: boolean } | null) {}
@@ -18,8 +19,18 @@ export class Unconfirmed {
     // Of the write that was under way when its socket was destroyed Node reports no error.
     if (error || this.socket?.destroyed === true || this.oldest === undefined) return;
     this.oldest = this.oldest.next;
-    if (this.oldest === undefined) this.newest = undefined;
+    if (this.oldest !== undefined) return;
+    this.newest = undefined;
+    this.tell();
   };
+
+  /** Resolves when nothing remains, for whatever reason. */
+  settled(): Promise<void> {
+    if (this.oldest === undefined) return Promise.resolve();
+    return new Promise((resolve) => {
+      this.waiting.push(resolve);
+    });
+  }
 
   add(batch: Batch, receiver: Receiver): void {
     const entry: Entry = { batch, receiver, next: undefined };
@@ -39,7 +50,12 @@ export class Unconfirmed {
     this.oldest = undefined;
     this.newest = undefined;
     for (const entry of rest) this.add(entry.batch, entry.receiver);
+    if (this.oldest === undefined) this.tell();
     return taken;
+  }
+
+  private tell(): void {
+    for (const resolve of this.waiting.splice(0)) resolve();
   }
 
   /** Everyone gets back what was not sent. */
