@@ -133,7 +133,11 @@ export async function startFayeServer(): Promise<Deployment> {
   const environment = { PORT: String(port), TIMEOUT_SECONDS: String(holdMs / 1000) };
   const url = `http://127.0.0.1:${port}`;
   const healthUrl = `${url}/health_check.json`;
-  const server = new ServerProcess([script], { directory: tmpdir(), environment, healthUrl });
+  const server = new ServerProcess([process.execPath, script], {
+    directory: tmpdir(),
+    environment,
+    healthUrl,
+  });
   await server.start();
   return {
     url,

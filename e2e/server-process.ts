@@ -35,10 +35,10 @@ export class ServerProcess {
   /** Of this checkout, as it was built last. */
   static pandapush(options: ServerOptions): ServerProcess {
     if (!existsSync(cli)) throw new Error(`${cli} is missing: build first (npm run build)`);
-    return new ServerProcess([cli, "start"], options);
+    return new ServerProcess([process.execPath, cli, "start"], options);
   }
 
-  /** @param command script and arguments for Node */
+  /** @param command a program and its arguments */
   constructor(command: readonly string[], options: ServerOptions) {
     this.#command = command;
     this.#options = options;
@@ -52,7 +52,8 @@ export class ServerProcess {
   /** Resolves when it answers. */
   async start(): Promise<void> {
     const { environment, directory, healthUrl } = this.#options;
-    const child = spawn(process.execPath, this.#command, {
+    const [program = "", ...args] = this.#command;
+    const child = spawn(program, args, {
       cwd: directory,
       env: { ...process.env, ...environment },
       stdio: ["ignore", "pipe", "pipe"],
