@@ -1,19 +1,12 @@
-import { type ChildProcess, spawn } from "node:child_process";
 import { createHmac, randomBytes } from "node:crypto";
-import { once } from "node:events";
-import { existsSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
-import net from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
-
-const cli = fileURLToPath(new URL("../server/dist/cli.js", import.meta.url));
+import { freePort, ServerProcess } from "./server-process.js";
 
 /** How long a held connect is held by a server of ours; sessions expire after twice that. */
 export const holdMs = 5_000;
-const startMs = 30_000;
 
 /** The server under test, with an application and a key that may do anything in it. */
 export interface Deployment {
@@ -24,7 +17,7 @@ export interface Deployment {
   readonly appId: string;
   readonly keyId: string;
   readonly secret: string;
-  /** Ends the server with the signal and starts it again on the same port and database. */
+  /** Ends all its processes with the signal and starts them again on the same ports and database. */
   restart(signal: "SIGTERM" | "SIGKILL"): Promise<void>;
   stop(): Promise<void>;
 }
@@ -33,46 +26,104 @@ export interface Deployment {
 export const isForeign = process.env.PANDAPUSH_URL !== undefined;
 
 /**
- * Starts a server of this checkout on a free port with a database of its own. With
- * `PANDAPUSH_URL`, `PANDAPUSH_APP_ID`, `PANDAPUSH_KEY_ID` and `PANDAPUSH_KEY_SECRET` in the
- * environment it starts nothing and gives that server instead.
+ * What `PANDAPUSH_TEST_DEPLOYMENT` can name: one node, directly or behind the balancer that sends
+ * every request to the next node; and two of them, with one or two Redis hosts.
  */
-export async function startServer(
-  options: { readonly port?: number; readonly environment?: NodeJS.ProcessEnv } = {},
-): Promise<Deployment> {
+const shapes = {
+  node: undefined,
+  "balanced-node": { nodes: 1, redisHosts: 0 },
+  cluster: { nodes: 2, redisHosts: 1 },
+  "cluster-2-redis": { nodes: 2, redisHosts: 2 },
+} as const;
+export type Shape = keyof typeof shapes;
+
+function givenShape(): Shape {
+  const name = process.env.PANDAPUSH_TEST_DEPLOYMENT ?? "node";
+  if (name in shapes) return name as Shape;
+  const allowed = Object.keys(shapes).join(", ");
+  throw new Error(`PANDAPUSH_TEST_DEPLOYMENT is ${name}; allowed: ${allowed}`);
+}
+
+export interface StartOptions {
+  readonly port?: number;
+  readonly environment?: NodeJS.ProcessEnv;
+  /** What to start instead of what `PANDAPUSH_TEST_DEPLOYMENT` says. */
+  readonly shape?: Shape;
+}
+
+/**
+ * Starts a server of this checkout on a free port with a database of its own, in the shape that
+ * `PANDAPUSH_TEST_DEPLOYMENT` says. With `PANDAPUSH_URL`, `PANDAPUSH_APP_ID`, `PANDAPUSH_KEY_ID` and
+ * `PANDAPUSH_KEY_SECRET` in the environment it starts nothing and gives that server instead.
+ */
+export async function startServer(options: StartOptions = {}): Promise<Deployment> {
   if (isForeign) return foreignDeployment();
-  if (!existsSync(cli)) throw new Error(`${cli} is missing: build first (npm run build)`);
+  const shape = options.shape ?? givenShape();
+  if (shape !== "node") return startBalanced(shape, options);
 
   const port = options.port ?? (await freePort());
   const directory = await mkdtemp(path.join(tmpdir(), "pandapush-e2e-"));
   const id = randomBytes(6).toString("hex");
   const [appId, keyId, secret] = [`app${id}`, `PSID${id}`, randomBytes(24).toString("base64url")];
   const url = `http://127.0.0.1:${port}`;
-
-  const environment = {
-    NODE_ENV: "production",
-    PORT: String(port),
-    DATABASE_PATH: path.join(directory, "db.sqlite"),
-    DEV_APPLICATION_ID: appId,
-    DEV_KEY_ID: keyId,
-    DEV_KEY_SECRET: secret,
-    BAYEUX_TIMEOUT_MS: String(holdMs),
-    ...options.environment,
-  };
-  // A directory of its own, so that no .env file of the checkout is read.
-  const run = await keepRunning([cli, "start"], directory, environment, `${url}/health_check.json`);
+  const server = ServerProcess.pandapush({
+    directory,
+    healthUrl: `${url}/health_check.json`,
+    environment: {
+      NODE_ENV: "production",
+      PORT: String(port),
+      DATABASE_PATH: path.join(directory, "db.sqlite"),
+      DEV_APPLICATION_ID: appId,
+      DEV_KEY_ID: keyId,
+      DEV_KEY_SECRET: secret,
+      BAYEUX_TIMEOUT_MS: String(holdMs),
+      ...options.environment,
+    },
+  });
+  await server.start();
   return {
     url,
     isFaye: false,
     appId,
     keyId,
     secret,
-    restart: run.restart,
+    restart: (signal) => restart([server], signal),
     async stop() {
-      await run.stop();
+      await server.end("SIGKILL");
       await rm(directory, { recursive: true, force: true });
     },
   };
+}
+
+async function startBalanced(
+  shape: Exclude<Shape, "node">,
+  { port, environment }: StartOptions,
+): Promise<Deployment> {
+  // It takes parts of the server's own tests with it, which one node does not need.
+  const { appId, Cluster, keyId, secret } = await import("./cluster/cluster.js");
+  const cluster = await Cluster.start({
+    ...shapes[shape],
+    ...(port === undefined ? {} : { port }),
+    environment: { BAYEUX_TIMEOUT_MS: String(holdMs), ...environment },
+  });
+  return {
+    url: cluster.balancer.url,
+    isFaye: false,
+    appId,
+    keyId,
+    secret,
+    restart: (signal) => restart(cluster.nodes, signal),
+    stop: () => cluster.stop(),
+  };
+}
+
+/** All of them end before the first one starts again. */
+async function restart(
+  servers: readonly Pick<ServerProcess, "start" | "end">[],
+  signal: "SIGTERM" | "SIGKILL",
+): Promise<void> {
+  await Promise.all(servers.map((server) => server.end(signal)));
+  await Promise.all(servers.map((server) => server.start()));
 }
 
 /** npm `faye`'s own server on a free port, which clients of ours must get on with as well. */
@@ -81,57 +132,23 @@ export async function startFayeServer(): Promise<Deployment> {
   const script = fileURLToPath(new URL("faye-server.mjs", import.meta.url));
   const environment = { PORT: String(port), TIMEOUT_SECONDS: String(holdMs / 1000) };
   const url = `http://127.0.0.1:${port}`;
-  const run = await keepRunning([script], tmpdir(), environment, `${url}/health_check.json`);
-  const nobody = { appId: "app", keyId: "nobody", secret: "none" };
-  return { url, isFaye: true, ...nobody, restart: run.restart, stop: run.stop };
-}
-
-/** Starts a server and waits until it answers. */
-async function keepRunning(
-  command: readonly string[],
-  cwd: string,
-  environment: NodeJS.ProcessEnv,
-  healthUrl: string,
-): Promise<Pick<Deployment, "restart" | "stop">> {
-  const start = async (): Promise<ChildProcess> => {
-    const child = spawn(process.execPath, command, {
-      cwd,
-      env: { ...process.env, ...environment },
-      stdio: ["ignore", "pipe", "pipe"],
-    });
-    let output = "";
-    const keep = (chunk: Buffer) => {
-      output = (output + chunk.toString()).slice(-4_000);
-    };
-    child.stdout.on("data", keep);
-    child.stderr.on("data", keep);
-    const deadline = Date.now() + startMs;
-    while (!(await isHealthy(healthUrl))) {
-      if (child.exitCode !== null) {
-        throw new Error(`the server ended with ${child.exitCode}:\n${output}`);
-      }
-      if (Date.now() > deadline) {
-        child.kill("SIGKILL");
-        throw new Error(`the server was not healthy within ${startMs} ms:\n${output}`);
-      }
-      await delay(20);
-    }
-    return child;
-  };
-  const end = async (child: ChildProcess, signal: NodeJS.Signals): Promise<void> => {
-    if (child.exitCode !== null || child.signalCode !== null) return;
-    const ended = once(child, "exit", { signal: AbortSignal.timeout(startMs) });
-    child.kill(signal);
-    await ended;
-  };
-
-  let child = await start();
+  const healthUrl = `${url}/health_check.json`;
+  const server = new ServerProcess([process.execPath, script], {
+    directory: tmpdir(),
+    environment,
+    healthUrl,
+  });
+  await server.start();
   return {
-    async restart(signal) {
-      await end(child, signal);
-      child = await start();
+    url,
+    isFaye: true,
+    appId: "app",
+    keyId: "nobody",
+    secret: "none",
+    restart: (signal) => restart([server], signal),
+    async stop() {
+      await server.end("SIGKILL");
     },
-    stop: () => end(child, "SIGKILL"),
   };
 }
 
@@ -151,23 +168,6 @@ function required(name: string): string {
   const value = process.env[name];
   if (value === undefined) throw new Error(`PANDAPUSH_URL needs ${name} beside it`);
   return value;
-}
-
-async function isHealthy(url: string): Promise<boolean> {
-  return fetch(url).then(
-    (response) => response.status === 200,
-    () => false,
-  );
-}
-
-async function freePort(): Promise<number> {
-  const server = net.createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const address = server.address();
-  server.close();
-  await once(server, "close");
-  if (address === null || typeof address === "string") throw new Error("no free port");
-  return address.port;
 }
 
 /** A name of its own below `/<app>/<kind>/`, so that sentences do not hear each other. */

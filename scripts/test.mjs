@@ -1,6 +1,10 @@
 /**
  * `npm test`: types, lint, format and every test, against real servers and clients. Arguments go
  * to vitest: `npm test -- server/test/rest.test.ts`.
+ *
+ * `npm run test:cluster`: the conformance suite against two nodes behind a balancer that sends
+ * every request to the next one, with one Redis host and with two. Arguments instead of its files
+ * are possible: `npm run test:cluster -- e2e/faye.test.ts`.
  */
 import { spawnSync } from "node:child_process";
 import {
@@ -15,6 +19,12 @@ import {
 import { tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
 import { npm, prepare, root, run, runScript, Stop, say } from "./prepare.mjs";
+
+/** What every client can rely on, whatever it is that serves it. */
+const conformance = [
+  ...["faye", "browser", "pandapush-client", "cometd", "ruby", "client"],
+  ...["faults-websocket", "faults-polling"],
+].map((name) => `e2e/${name}.test.ts`);
 
 /**
  * What tests use beyond npm. Each is the program in its environment variable, else the first of
@@ -52,6 +62,14 @@ const needs = [
     debian: ["postgresql"],
   },
   {
+    what: "nginx",
+    variable: "NGINX_PATH",
+    commands: ["nginx"],
+    folders: "/usr/*",
+    check: ["-v"],
+    debian: ["nginx"],
+  },
+  {
     what: "OpenSSL",
     variable: "OPENSSL_PATH",
     commands: ["openssl"],
@@ -75,7 +93,16 @@ await runScript(async () => {
   if ((await run(check.command, check.args, { env })) !== 0) {
     throw new Stop("npm run check failed; no test was run.");
   }
-  await runTests(env);
+  const given = process.argv.slice(2).filter((argument) => argument !== "--cluster");
+  if (!process.argv.includes("--cluster")) {
+    await runTests(env, given);
+    return;
+  }
+  for (const shape of ["cluster", "cluster-2-redis"]) {
+    say(`Conformance, PANDAPUSH_TEST_DEPLOYMENT=${shape} …`);
+    const files = given.length > 0 ? given : conformance;
+    await runTests({ ...env, PANDAPUSH_TEST_DEPLOYMENT: shape }, files);
+  }
 });
 
 /** @returns the variables under which tests find each program */
@@ -146,7 +173,8 @@ function describe(lacking) {
   ].join("\n");
 }
 
-async function runTests(env) {
+/** @param given arguments of vitest */
+async function runTests(env, given) {
   const directory = mkdtempSync(join(tmpdir(), "pandapush-test-"));
   const report = join(directory, "report.json");
   try {
@@ -159,7 +187,7 @@ async function runTests(env) {
         "--reporter=default",
         "--reporter=json",
         `--outputFile.json=${report}`,
-        ...process.argv.slice(2),
+        ...given,
       ],
       { env },
     );
