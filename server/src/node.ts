@@ -35,7 +35,10 @@ export interface NodeLimits extends HubLimits {
 export interface NodeParts {
   /** Makes the broker, given what handles the publications that come back from it. */
   readonly createBroker: (handler: BrokerHandler) => Broker;
-  readonly createPresence: (announce: Announce) => Presence;
+  /** @param nextId makes an id for a publication */
+  readonly createPresence: (announce: Announce, nextId: () => string) => Presence;
+  /** Who this node is among others; without any it calls itself something. */
+  readonly identity?: { readonly id: string } | undefined;
   readonly limits: NodeLimits;
   /** A session ends this long after its last handshake or connect. */
   readonly sessionExpiryMs: number;
@@ -71,8 +74,7 @@ export interface Joined {
 }
 
 export class Node {
-  /** Part of every clientId and publication id made here, so that other nodes know whose they are. */
-  readonly id = randomText(5);
+  private readonly identity: { readonly id: string };
   private readonly sessions = new Map<string, Session>();
   private readonly addresses: AddressCounter;
   private readonly hub: Hub;
@@ -86,6 +88,7 @@ export class Node {
   private publications = 0;
 
   constructor(private readonly parts: NodeParts) {
+    this.identity = parts.identity ?? { id: randomText(5) };
     this.sessionLimits = { ...parts.limits, expiryMs: parts.sessionExpiryMs };
     this.addresses = new AddressCounter(parts.limits.sessionsPerAddress);
     this.hub = new Hub(parts.limits);
@@ -95,11 +98,20 @@ export class Node {
       },
       missed: (appId, name) => this.hub.miss(appId, name),
     });
-    this.presence = parts.createPresence((appId, channel, data) =>
-      this.announce(appId, channel, data),
+    this.presence = parts.createPresence(
+      (appId, channel, data) => this.announce(appId, channel, data),
+      () => this.nextId(),
     );
     this.statisticsTimer = setInterval(() => this.reportStatistics(), parts.statisticsIntervalMs);
     this.statisticsTimer.unref();
+  }
+
+  /**
+   * Part of every clientId and publication id made here, so that other nodes know whose they are.
+   * Another one after `lose`.
+   */
+  get id(): string {
+    return this.identity.id;
   }
 
   /**
@@ -237,6 +249,14 @@ export class Node {
     return this.presence.counts(appId, channels);
   }
 
+  /**
+   * The others took this node for dead: what it held is theirs to clean up, and its clients have to
+   * begin again. It goes on with a new id.
+   */
+  lose(): void {
+    for (const session of [...this.sessions.values()]) session.end("lost");
+  }
+
   /** Ends all sessions. */
   async close(): Promise<void> {
     clearInterval(this.statisticsTimer);
@@ -310,9 +330,12 @@ export class Node {
     ext: string | undefined,
     isMembership?: boolean,
   ): MaybePromise<Position> {
-    const id = `${this.id}-${(++this.publications).toString(36)}`;
-    const publication: Publication = { id, channel, data, ext, isMembership };
+    const publication: Publication = { id: this.nextId(), channel, data, ext, isMembership };
     return this.broker.publish(appId, publication);
+  }
+
+  private nextId(): string {
+    return `${this.id}-${(++this.publications).toString(36)}`;
   }
 
   private announce(

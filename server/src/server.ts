@@ -13,6 +13,7 @@ import { basicLogin } from "./auth/password.js";
 import { Bayeux } from "./bayeux.js";
 import { createMemoryBroker } from "./broker/memory.js";
 import { createRedisBroker } from "./broker/redis.js";
+import { createMembership } from "./cluster/membership.js";
 import type { Config } from "./config.js";
 import type { AdminParts } from "./http/admin.js";
 import { createApp } from "./http/app.js";
@@ -21,6 +22,7 @@ import { LocalLive } from "./live.js";
 import { Node } from "./node.js";
 import type { Log } from "./observe.js";
 import { createMemoryPresence } from "./presence/memory.js";
+import { createRedisPresence, type RedisPresence } from "./presence/redis.js";
 import { type Log as LogWith, RedisHosts } from "./redis/hosts.js";
 import { RefusalLog } from "./refusals.js";
 import type { Session } from "./session.js";
@@ -40,6 +42,9 @@ const requestTimeoutMs = 60_000;
 const drainPollMs = 50;
 /** What the last counts of the keys' use may take to be written, however long the draining took. */
 const lastWriteMs = 500;
+
+/** Who is not heard of for so long is taken for dead by the other nodes. */
+const leases = { leaseMs: 6_000, renewMs: 1_500 };
 
 export interface RunningServer {
   /** `http://localhost:<port>` */
@@ -72,13 +77,36 @@ export async function startServer(
   await keys.load();
   const logWith: LogWith = (level, message, fields) => log[level](fields, message);
   const redis = config.redis && new RedisHosts(config.redis, logWith);
+  let shared: RedisPresence | undefined;
+  const membership =
+    redis &&
+    createMembership(
+      redis,
+      {
+        died: () => undefined,
+        lost() {
+          shared?.lost();
+          node.lose();
+        },
+        clean: async (host, nodeId, appId) => shared?.clean(host, nodeId, appId),
+      },
+      leases,
+      logWith,
+    );
 
   const node = new Node({
     createBroker: (handler) =>
       redis === undefined
         ? createMemoryBroker(handler)
         : createRedisBroker(redis, handler, logWith),
-    createPresence: (announce) => createMemoryPresence(limits, announce),
+    createPresence(announce, nextId) {
+      if (redis === undefined || membership === undefined) {
+        return createMemoryPresence(limits, announce);
+      }
+      shared = createRedisPresence({ hosts: redis, membership, nextId, limits, log: logWith });
+      return shared;
+    },
+    identity: membership,
     limits,
     // Twice what a connect is held: a client that is one whole connect late still finds it.
     sessionExpiryMs: 2 * config.bayeux.timeoutMs + config.bayeux.intervalMs,
@@ -179,9 +207,14 @@ export async function startServer(
     },
   });
   await app.ready();
+  const leaveCluster = async (): Promise<void> => {
+    shared?.close();
+    await membership?.close();
+    await redis?.close();
+  };
   const release = async (): Promise<void> => {
     // It may have to wait for a host that stands still.
-    const closed = redis?.close();
+    const closed = leaveCluster();
     await app.close();
     await keys.close();
     await store.close();
@@ -189,6 +222,7 @@ export async function startServer(
   };
   // Who is sent here finds the brokers connected; one that is down keeps nobody from starting.
   await redis?.tried();
+  await membership?.start();
   let port: number;
   try {
     port = await listen(app.server, config);
@@ -209,6 +243,7 @@ export async function startServer(
       const deadline = performance.now() + config.drainMs;
       const closed = once(app.server, "close");
       app.server.close();
+      void membership?.leave();
       bayeux.drain();
       await node.close();
       websocket.close();

@@ -70,7 +70,8 @@ export interface Waiter {
   answer(events: readonly string[], lost: () => void): void;
 }
 
-export type EndReason = "disconnect" | "expiry" | "overflow" | "shutdown";
+/** `lost`: the node that it was on had to give it up. */
+export type EndReason = "disconnect" | "expiry" | "overflow" | "shutdown" | "lost";
 
 export interface SessionLimits {
   /** A session ends this long after its last handshake or connect. */
