@@ -52,6 +52,8 @@ function startNode(parts: Partial<NodeParts> = {}): Node {
     createPresence: () => ({
       join: () => ({ list: "{}", position: undefined }),
       leave: () => undefined,
+      adopt: () => undefined,
+      forget: () => undefined,
       members: () => "{}",
       counts: () => [],
     }),

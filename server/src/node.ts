@@ -46,7 +46,8 @@ export interface NodeParts {
   readonly identity?: { readonly id: string };
   /** Makes the broker, given what handles the publications that come back from it. */
   readonly createBroker: (handler: BrokerHandler) => Broker;
-  readonly createPresence: (announce: Announce) => Presence;
+  /** @param nextId makes an id for a publication */
+  readonly createPresence: (announce: Announce, nextId: () => string) => Presence;
   readonly limits: NodeLimits;
   /** A session ends this long after its last handshake or connect. */
   readonly sessionExpiryMs: number;
@@ -106,7 +107,10 @@ export class Node implements SessionHome, Sessions {
   private readonly sessionLimits: SessionLimits;
   private publications = 0;
 
-  /** Part of every clientId and publication id made here, so that other nodes know whose they are. */
+  /**
+   * Part of every clientId and publication id made here, so that other nodes know whose they are.
+   * Another one after this node was declared dead.
+   */
   get id(): string {
     return this.parts.identity?.id ?? this.ownId;
   }
@@ -121,8 +125,9 @@ export class Node implements SessionHome, Sessions {
       },
       missed: (appId, name) => this.hub.miss(appId, name),
     });
-    this.presence = parts.createPresence((appId, channel, data) =>
-      this.announce(appId, channel, data),
+    this.presence = parts.createPresence(
+      (appId, channel, data) => this.announce(appId, channel, data),
+      () => this.nextId(),
     );
     this.statisticsTimer = setInterval(() => this.reportStatistics(), parts.statisticsIntervalMs);
     this.statisticsTimer.unref();
@@ -330,7 +335,7 @@ export class Node implements SessionHome, Sessions {
     }
     this.hub.settle(session, baggage.floors);
     const joins = roomsOf(baggage.interests).map(([appId, room, member]) =>
-      this.presence.adopt?.(appId, room, session.clientId, member),
+      this.presence.adopt(appId, room, session.clientId, member),
     );
     const results = await Promise.allSettled(joins);
     for (const result of results) {
@@ -348,7 +353,7 @@ export class Node implements SessionHome, Sessions {
 
   /** The session is present by another node now. */
   forgetRooms(clientId: string, interests: readonly Interest[]): void {
-    for (const [appId, room] of roomsOf(interests)) this.presence.forget?.(appId, room, clientId);
+    for (const [appId, room] of roomsOf(interests)) this.presence.forget(appId, room, clientId);
   }
 
   /** The session is lost: it is present no more, unless by another node. */
@@ -460,9 +465,12 @@ export class Node implements SessionHome, Sessions {
     ext: string | undefined,
     isMembership?: boolean,
   ): MaybePromise<Position> {
-    const id = `${this.id}-${(++this.publications).toString(36)}`;
-    const publication: Publication = { id, channel, data, ext, isMembership };
+    const publication: Publication = { id: this.nextId(), channel, data, ext, isMembership };
     return this.broker.publish(appId, publication);
+  }
+
+  private nextId(): string {
+    return `${this.id}-${(++this.publications).toString(36)}`;
   }
 
   private announce(

@@ -22,6 +22,7 @@ import { LocalLive } from "./live.js";
 import { Node } from "./node.js";
 import type { Log } from "./observe.js";
 import { createMemoryPresence } from "./presence/memory.js";
+import { createRedisPresence, type RedisPresence } from "./presence/redis.js";
 import { type Log as LogWith, RedisHosts } from "./redis/hosts.js";
 import { RefusalLog } from "./refusals.js";
 import type { ClientSession } from "./session.js";
@@ -74,6 +75,7 @@ export async function startServer(
   const logWith: LogWith = (level, message, fields) => log[level](fields, message);
   const redis = config.redis && new RedisHosts(config.redis, logWith);
   const cluster = redis && new Cluster(redis, logWith);
+  let shared: RedisPresence | undefined;
   // Twice what a connect is held: a client that is one whole connect late still finds it.
   const sessionExpiryMs = 2 * config.bayeux.timeoutMs + config.bayeux.intervalMs;
 
@@ -83,7 +85,14 @@ export async function startServer(
       redis === undefined
         ? createMemoryBroker(handler)
         : createRedisBroker(redis, handler, logWith),
-    createPresence: (announce) => createMemoryPresence(limits, announce),
+    createPresence(announce, nextId) {
+      if (redis === undefined || cluster === undefined) {
+        return createMemoryPresence(limits, announce);
+      }
+      const { membership } = cluster;
+      shared = createRedisPresence({ hosts: redis, membership, nextId, limits, log: logWith });
+      return shared;
+    },
     limits,
     sessionExpiryMs,
     statisticsIntervalMs: config.statisticsIntervalMs,
@@ -111,7 +120,10 @@ export async function startServer(
     node,
     encoder: bayeuxEncoder,
     isAllowed: (appId, keyId) => keys.isInForce(appId, keyId),
-    clean: async () => undefined,
+    presence: {
+      lost: () => shared?.lost(),
+      clean: async (host, nodeId, appId) => shared?.clean(host, nodeId, appId),
+    },
     sessionExpiryMs,
   });
   const bayeux = new Bayeux(node, sessions ?? node, authorize, {
@@ -195,6 +207,7 @@ export async function startServer(
   });
   await app.ready();
   const closeCluster = async (): Promise<void> => {
+    shared?.close();
     await cluster?.close();
     await redis?.close();
   };

@@ -170,6 +170,7 @@ export interface SessionHome {
   ended(session: Session, reason: EndReason): void;
 }
 
+/** `moved`: it goes on at another node. `lost`: the node that it was on had to give it up. */
 export type EndReason = "disconnect" | "expiry" | "overflow" | "shutdown" | "moved" | "lost";
 
 export interface SessionLimits {

@@ -136,6 +136,8 @@ export class StallingProxy {
   private readonly pairs = new Set<readonly [NetSocket, NetSocket]>();
   /** What happens when it goes on; undefined while it does. */
   private waiting: (() => void)[] | undefined;
+  /** Which connections stand still; undefined: all. */
+  private stalled: ReadonlySet<object> | undefined;
 
   private constructor(
     private readonly server: NetServer,
@@ -154,8 +156,10 @@ export class StallingProxy {
     return `127.0.0.1:${this.port}`;
   }
 
-  stall(): void {
+  /** @param onlyPresent connections to come are passed on */
+  stall({ onlyPresent = false } = {}): void {
     this.waiting = [];
+    this.stalled = onlyPresent ? new Set(this.pairs) : undefined;
   }
 
   goOn(): void {
@@ -184,14 +188,14 @@ export class StallingProxy {
       [incoming, outgoing],
       [outgoing, incoming],
     ] as const) {
-      from.on("data", (chunk) => this.do(() => to.write(chunk)));
+      from.on("data", (chunk) => this.do(pair, () => to.write(chunk)));
       from.on("error", () => undefined);
-      from.on("close", () => this.do(() => to.destroy()));
+      from.on("close", () => this.do(pair, () => to.destroy()));
     }
   }
 
-  private do(work: () => void): void {
-    if (this.waiting === undefined) work();
+  private do(pair: object, work: () => void): void {
+    if (this.waiting === undefined || this.stalled?.has(pair) === false) work();
     else this.waiting.push(work);
   }
 }

@@ -21,8 +21,12 @@ export interface ClusterParts {
   readonly encoder: Encoder;
   /** Whether what this key permits goes on, as far as this node knows. */
   readonly isAllowed: (appId: AppId, keyId: KeyId | undefined) => MaybePromise<boolean>;
-  /** Cleans up what a dead node kept of an application on that host. */
-  readonly clean: (host: RedisHost, nodeId: string, appId: AppId) => Promise<void>;
+  readonly presence: {
+    /** This node was declared dead: whoever was present by it is no longer. */
+    lost(): void;
+    /** Cleans up what a dead node kept of an application on that host. */
+    clean(host: RedisHost, nodeId: string, appId: AppId): Promise<void>;
+  };
   /** A session ends this long after its last handshake or connect. */
   readonly sessionExpiryMs: number;
 }
@@ -44,10 +48,11 @@ export class Cluster {
     };
     const lost = (): void => {
       this.peers.rename(this.membership.id);
+      this.parts?.presence.lost();
       this.parts?.node.endAll("lost");
     };
     const clean = async (host: RedisHost, nodeId: string, appId: AppId): Promise<void> =>
-      this.parts?.clean(host, nodeId, appId);
+      this.parts?.presence.clean(host, nodeId, appId);
     this.own = createMembership(hosts, { died, lost, clean }, { leaseMs, renewMs }, log);
     this.membership = this.own;
     this.peers = new Peers(hosts, this.own.id, log);

@@ -15,7 +15,7 @@ import { Refusal } from "../errors.js";
 import type { MaybePromise } from "../maybe-promise.js";
 import { randomText } from "../random-text.js";
 import type { Log, RedisHost, RedisHosts } from "../redis/hosts.js";
-import { HostUnavailable, readScript } from "../redis/hosts.js";
+import { HostUnavailable, luaUrl, readScript } from "../redis/hosts.js";
 
 /** What a node knows of itself and the others. */
 export interface Membership {
@@ -82,7 +82,6 @@ const memoryMs = 3_600_000;
 /** How many applications of a dead node are cleaned up between two questions for more. */
 const cleanedTogether = 50;
 
-const luaUrl = (name: string): URL => new URL(`../../lua/${name}.lua`, import.meta.url);
 const renewScript = readScript(luaUrl("time"), luaUrl("renew"));
 const buryScript = readScript(luaUrl("time"), luaUrl("bury"));
 const aliveScript = readScript(luaUrl("time"), luaUrl("alive"));

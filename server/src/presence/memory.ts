@@ -1,15 +1,18 @@
-import type { Channel } from "@pandapush/protocol";
-import { Refusal } from "../errors.js";
+import type { AppId, Channel } from "@pandapush/protocol";
 import { after, type MaybePromise } from "../maybe-promise.js";
-import type { Position } from "../session.js";
-import { type Announce, maxListLength, type Presence } from "./presence.js";
-
-export interface PresenceLimits {
-  /** Bytes of one presence object as JSON. */
-  readonly presenceBytes: number;
-  /** Ids on one channel. */
-  readonly presenceMembers: number;
-}
+import type { Member, Position } from "../session.js";
+import {
+  type Announce,
+  entryOf,
+  listTooLong,
+  maxListLength,
+  type Presence,
+  type PresenceLimits,
+  replyTooLong,
+  requireAllowedSize,
+  type Snapshot,
+  tooManyMembers,
+} from "./presence.js";
 
 interface Present {
   /** `"<id>":{…}`, as it stands in lists. */
@@ -45,53 +48,57 @@ export function createMemoryPresence(limits: PresenceLimits, announce: Announce)
     return room.position;
   };
 
+  const join = (
+    appId: AppId,
+    channel: Channel,
+    clientId: string,
+    member: Member,
+    listLength: number,
+  ): MaybePromise<Snapshot> => {
+    requireAllowedSize(member, limits);
+    const entry = entryOf(member);
+    const before = rooms.get(channel);
+    const known = before?.members.get(member.id);
+    if (known === undefined && (before?.members.size ?? 0) >= limits.presenceMembers) {
+      throw tooManyMembers(limits);
+    }
+    const growth = lengthInList(entry) - (known === undefined ? 0 : lengthInList(known.entry));
+    requireAllowed((before?.listLength ?? emptyListLength) + growth, listLength);
+    if (before?.idOfSession.get(clientId) !== member.id) leave(appId, channel, clientId);
+    let room = rooms.get(channel);
+    if (room === undefined) {
+      room = {
+        members: new Map(),
+        idOfSession: new Map(),
+        listLength: emptyListLength,
+        position: undefined,
+      };
+      rooms.set(channel, room);
+    }
+    room.idOfSession.set(clientId, member.id);
+    const present = room.members.get(member.id);
+    if (present === undefined) {
+      room.members.set(member.id, { entry, sessions: new Set([clientId]) });
+      room.position = announce(appId, channel, `{"subscribe":{${entry}}}`);
+    } else {
+      present.entry = entry;
+      present.sessions.add(clientId);
+    }
+    room.listLength += growth;
+    // As it is now: whoever comes while the announcement is under way is announced behind it.
+    const list = listOf(room);
+    return after(room.position, (position) => ({ list, position }));
+  };
+
   return {
-    join(appId, channel, clientId, member, listLength) {
-      if (Buffer.byteLength(member.json) > limits.presenceBytes) {
-        throw new Refusal(
-          "presenceTooLarge",
-          [],
-          `The presence object may have ${limits.presenceBytes} bytes.`,
-        );
-      }
-      const entry = `${JSON.stringify(member.id)}:${member.json}`;
-      const before = rooms.get(channel);
-      const known = before?.members.get(member.id);
-      if (known === undefined && (before?.members.size ?? 0) >= limits.presenceMembers) {
-        throw new Refusal(
-          "presenceFull",
-          [],
-          `A presence channel holds ${limits.presenceMembers} members.`,
-        );
-      }
-      const growth = lengthInList(entry) - (known === undefined ? 0 : lengthInList(known.entry));
-      requireAllowed((before?.listLength ?? emptyListLength) + growth, listLength);
-      if (before?.idOfSession.get(clientId) !== member.id) leave(appId, channel, clientId);
-      let room = rooms.get(channel);
-      if (room === undefined) {
-        room = {
-          members: new Map(),
-          idOfSession: new Map(),
-          listLength: emptyListLength,
-          position: undefined,
-        };
-        rooms.set(channel, room);
-      }
-      room.idOfSession.set(clientId, member.id);
-      const present = room.members.get(member.id);
-      if (present === undefined) {
-        room.members.set(member.id, { entry, sessions: new Set([clientId]) });
-        room.position = announce(appId, channel, `{"subscribe":{${entry}}}`);
-      } else {
-        present.entry = entry;
-        present.sessions.add(clientId);
-      }
-      room.listLength += growth;
-      // As it is now: whoever comes while the announcement is under way is announced behind it.
-      const list = listOf(room);
-      return after(room.position, (position) => ({ list, position }));
-    },
+    join,
     leave,
+    // There is no other node: whom it could be taken from, and who could take it.
+    adopt: (appId, channel, clientId, member) =>
+      rooms.get(channel)?.idOfSession.get(clientId) === member.id
+        ? undefined
+        : join(appId, channel, clientId, member, maxListLength),
+    forget: () => undefined,
     members: (_appId, channel) => listOf(rooms.get(channel)),
     counts: (_appId, channels) => channels.map((channel) => rooms.get(channel)?.members.size ?? 0),
   };
@@ -111,18 +118,6 @@ function lengthInList(entry: string): number {
 
 /** @param allowed what this request may still be answered with */
 function requireAllowed(listLength: number, allowed: number): void {
-  if (listLength > maxListLength) {
-    throw new Refusal(
-      "presenceFull",
-      [],
-      `The list of a presence channel's members may have ${maxListLength} characters.`,
-    );
-  }
-  if (listLength > allowed) {
-    throw new Refusal(
-      "batchTooLong",
-      [],
-      `The lists of members in the replies to one request may have ${maxListLength} characters; join in several.`,
-    );
-  }
+  if (listLength > maxListLength) throw listTooLong();
+  if (listLength > allowed) throw replyTooLong();
 }

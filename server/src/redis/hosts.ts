@@ -34,6 +34,11 @@ export interface Script {
   readonly sha: string;
 }
 
+/** Where `server/lua/<name>.lua` is. */
+export function luaUrl(name: string): URL {
+  return new URL(`../../lua/${name}.lua`, import.meta.url);
+}
+
 /** @param urls its parts, in their order: what several scripts share stands in front */
 export function readScript(...urls: readonly URL[]): Script {
   const text = urls.map((url) => readFileSync(url, "utf8")).join("\n");
