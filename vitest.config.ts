@@ -1,4 +1,4 @@
-import { configDefaults, defineConfig } from "vitest/config";
+import { defineConfig } from "vitest/config";
 
 const protocol = new URL("./protocol/src/index.ts", import.meta.url).pathname;
 const alias = { "@pandapush/protocol": protocol };
@@ -33,8 +33,6 @@ export default defineConfig({
         test: {
           name: "e2e",
           include: ["e2e/**/*.test.ts"],
-          // Until a request of a session can reach any node.
-          exclude: [...configDefaults.exclude, "e2e/cluster/conformance-*.test.ts"],
           testTimeout: 60_000,
           hookTimeout: 60_000,
         },

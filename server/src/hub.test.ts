@@ -464,7 +464,8 @@ describe("a client that is being sent the list of a channel's members", () => {
     const position = announce(hub, "room", "join 2");
     publish(hub, "room", "message 2");
     announce(hub, "room", "join 3");
-    hub.release(room, app, position);
+    room.snapshot = position;
+    hub.release(room, app);
     announce(hub, "room", "join 4");
     await turn();
     expect(joiner.heard).toEqual(["elsewhere", "message 1", "message 2", "join 3", "join 4"]);
@@ -511,7 +512,7 @@ describe("a client that is being sent the list of a channel's members", () => {
   test("hears changes of a later life of the sequence, whatever their numbers", async () => {
     const hub = new Hub(generous);
     const joiner = new Listener(hub, []);
-    hub.release(joiner.subscribe("room"), app, { epoch: "e", seq: 1_000_000 });
+    joiner.subscribe("room").snapshot = { epoch: "e", seq: 1_000_000 };
     announce(hub, "room", "old");
     const change = { id: "new", channel: name("room"), data: "{}", isMembership: true };
     hub.receive(app, change, { epoch: "f", seq: 1 });

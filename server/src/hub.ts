@@ -296,14 +296,10 @@ export class Hub {
     else held.replies++;
   }
 
-  /**
-   * The list is on its way, or there will be none.
-   * @param snapshot the position of the list: changes of membership up to there are not heard
-   */
-  release(subscription: Subscription, appId: AppId, snapshot?: Position): void {
+  /** The list is on its way, or there will be none. `Subscription.snapshot` says what it has. */
+  release(subscription: Subscription, appId: AppId): void {
     const { session, name } = subscription;
     const held = this.held.get(session)?.get(name);
-    if (snapshot !== undefined) subscription.snapshot = snapshot;
     if (held === undefined || --held.replies > 0) return;
     this.forgetHeld(session, name);
     const app = this.apps.get(appId);
@@ -329,6 +325,8 @@ export class Hub {
     }
     const news = new Map<App, Gathered[]>();
     for (const gathered of [...(waiting ?? [])].sort((a, b) => a.seq - b.seq)) {
+      const snapshot = session.subscriptions.get(gathered.publication.channel)?.snapshot;
+      if (snapshot !== undefined && gathered.isIn(snapshot)) continue;
       const appId = appOf(gathered.publication.channel);
       const app = this.apps.get(appId);
       const floor = floors.get(appId);

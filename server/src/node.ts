@@ -76,6 +76,8 @@ export interface Interest {
   readonly name: Channel | Pattern;
   readonly keyId: KeyId | undefined;
   readonly member: Member | undefined;
+  /** `Subscription.snapshot` */
+  readonly snapshot: Position | undefined;
 }
 
 /** What it takes along. */
@@ -329,9 +331,11 @@ export class Node implements SessionHome, Sessions {
     if (baggage.origin !== undefined) session.notice(baggage.origin);
     session.moveIn(baggage.waiting, baggage.sent);
     this.sessions.set(session.clientId, session);
-    const left = new Set(baggage.interests.map(({ name }) => name));
-    for (const name of [...session.subscriptions.keys()]) {
-      if (!left.has(name)) this.stopHearing(session, name);
+    const interests = new Map(baggage.interests.map((each) => [each.name, each]));
+    for (const subscription of [...session.subscriptions.values()]) {
+      const interest = interests.get(subscription.name);
+      if (interest === undefined) this.stopHearing(session, subscription.name);
+      else if (interest.snapshot !== undefined) subscription.snapshot = interest.snapshot;
     }
     this.hub.settle(session, baggage.floors);
     const joins = roomsOf(baggage.interests).map(([appId, room, member]) =>
@@ -437,20 +441,18 @@ export class Node implements SessionHome, Sessions {
     lists: ListBudget,
   ): MaybePromise<Joined | undefined> {
     this.hub.hold(subscription);
-    const release = (position?: Position): void => this.hub.release(subscription, appId, position);
-    return orUndo(
-      () => {
-        const { clientId } = subscription.session;
-        const joined = this.presence.join(appId, channel, clientId, member, lists.left);
-        return after(joined, ({ list, position }) => {
-          if (!this.isLive(subscription)) return undefined;
-          subscription.member = member;
-          lists.left -= list.length;
-          return { list, release: () => release(position) };
-        });
-      },
-      () => release(),
-    );
+    const release = (): void => this.hub.release(subscription, appId);
+    return orUndo(() => {
+      const { clientId } = subscription.session;
+      const joined = this.presence.join(appId, channel, clientId, member, lists.left);
+      return after(joined, ({ list, position }) => {
+        if (!this.isLive(subscription)) return undefined;
+        subscription.member = member;
+        if (position !== undefined) subscription.snapshot = position;
+        lists.left -= list.length;
+        return { list, release };
+      });
+    }, release);
   }
 
   private stopHearing(session: Session, name: Channel | Pattern): void {
@@ -611,10 +613,11 @@ function roomsOf(interests: readonly Interest[]): [AppId, Channel, Member][] {
 }
 
 function interestsOf(session: Session): Interest[] {
-  return Array.from(session.subscriptions.values(), ({ name, keyId, member }) => ({
+  return Array.from(session.subscriptions.values(), ({ name, keyId, member, snapshot }) => ({
     name,
     keyId,
     member,
+    snapshot,
   }));
 }
 
