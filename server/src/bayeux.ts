@@ -160,6 +160,7 @@ class HeldConnect implements Waiter {
 }
 
 export class Bayeux {
+  private isLeaving = false;
   private isDraining = false;
   /** What a subscribe asked for last, of its list: what a refusal is about. */
   private readonly asked = new WeakMap<Request, unknown>();
@@ -227,8 +228,17 @@ export class Bayeux {
     }
   }
 
-  /** From now on connects are answered at once, with an interval that spreads the clients' return. */
+  /**
+   * From now on connects are answered at once, with an interval that spreads the clients' return:
+   * other nodes take the sessions of this one.
+   */
+  leave(): void {
+    this.isLeaving = true;
+  }
+
+  /** And no session begins any more. */
   drain(): void {
+    this.isLeaving = true;
     this.isDraining = true;
   }
 
@@ -609,13 +619,13 @@ export class Bayeux {
   }
 
   private holdMs({ connectionType, timeoutMs }: ConnectRequest): number {
-    if (connectionType === "eventsource" || this.isDraining) return 0;
+    if (connectionType === "eventsource" || this.isLeaving) return 0;
     return Math.min(timeoutMs ?? this.options.timeoutMs, this.options.timeoutMs);
   }
 
   private advice(connectionType?: unknown): Advice {
     const { timeoutMs, intervalMs } = this.options;
-    if (this.isDraining) {
+    if (this.isLeaving) {
       return { reconnect: "retry", interval: spread(drainRetryMs), timeout: timeoutMs };
     }
     // An EventSource client's connects only say that it lives. TR-ES-4

@@ -158,6 +158,7 @@ export async function startServer(
     logError,
   });
 
+  let isDraining = false;
   const app = createApp({
     authorize,
     publish: (grant, channel, data) => node.publish(grant, channel, data),
@@ -170,6 +171,8 @@ export async function startServer(
           ? "not available; known keys go on working, unknown keys and the administration do not"
           : undefined,
       keys: () => (keys.isLoaded ? undefined : "not loaded yet"),
+      redis: () => describeOutage(redis),
+      drain: () => (isDraining ? "this node is shutting down" : undefined),
     },
     refusals,
     backend: {
@@ -240,12 +243,16 @@ export async function startServer(
     keys,
     async close() {
       const deadline = performance.now() + config.drainMs;
+      isDraining = true;
+      if (cluster !== undefined) {
+        bayeux.leave();
+        // The other half of the time is for whoever is still here then.
+        const sessions = await cluster.drain(deadline - config.drainMs / 2);
+        log.info({ sessions }, "sessions were given to other nodes");
+      }
       const closed = once(app.server, "close");
       app.server.close();
       bayeux.drain();
-      // Half of the time is for those who are not gone then.
-      const giveAwayUntil = deadline - config.drainMs / 2;
-      await cluster?.drain(giveAwayUntil);
       await node.close();
       websocket.close();
       await drained(app.server, closed, deadline);
@@ -334,6 +341,13 @@ function createAdminAuth(
     onFailure: (failure) => log.warn(failure, "admin login failed"),
   });
   return { auth, ...(oidc === undefined ? {} : { oidc }) };
+}
+
+/** Without their names: everybody can read it. */
+function describeOutage(redis: RedisHosts | undefined): string | undefined {
+  const down = redis?.all.filter(({ isUp }) => !isUp).length ?? 0;
+  if (down === 0) return undefined;
+  return `${down} of ${redis?.all.length} hosts not available; their channels are not, and other nodes may not be found`;
 }
 
 function deploymentOf({ deployment }: Config, build: BuildInfo): AdminParts["deployment"] {

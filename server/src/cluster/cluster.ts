@@ -96,11 +96,12 @@ export class Cluster {
    * @returns how many sessions went
    */
   async drain(deadline: number): Promise<number> {
-    if (this.joined === undefined || this.parts === undefined) return 0;
+    if (this.joined === undefined) return 0;
     const { sessions, moves } = this.joined;
     await this.own.leave();
+    const moved = await moves.giveAway(deadline);
     sessions.drain();
-    return moves.giveAway(this.parts.node.clientIds(), deadline);
+    return moved;
   }
 
   async close(): Promise<void> {

@@ -8,6 +8,7 @@
  * which the client has everything. What the new node has kept back above these comes next. When the
  * owner's answer is lost the session is: its client begins again.
  */
+import { setTimeout as delay } from "node:timers/promises";
 import type { AppId, KeyId } from "@pandapush/protocol";
 import { Refusal } from "../errors.js";
 import type { MaybePromise } from "../maybe-promise.js";
@@ -122,21 +123,44 @@ export class Moves {
   }
 
   /**
-   * Gives sessions to other nodes, some to each, until all are gone or it is too late.
-   * @param clientIds in an order that does not matter
+   * Gives the sessions of this node to the others, some to each, until none is left that was not
+   * tried or it is too late. Spread over that time: their clients return to all nodes at once.
    * @returns how many went
    */
-  async giveAway(clientIds: string[], deadline: number): Promise<number> {
-    const { membership, peers, log } = this.parts;
+  async giveAway(deadline: number): Promise<number> {
+    const { node, membership } = this.parts;
+    const tried = new Set<string>();
+    let moved = 0;
+    while (performance.now() < deadline) {
+      const clientIds = node.clientIds().filter((clientId) => !tried.has(clientId));
+      const others = membership.nodes.filter((id) => id !== membership.id);
+      if (clientIds.length === 0 || others.length === 0) break;
+      for (const clientId of clientIds) tried.add(clientId);
+      moved += await this.giveBatches(clientIds, others, deadline);
+    }
+    return moved;
+  }
+
+  private async giveBatches(
+    clientIds: readonly string[],
+    others: readonly string[],
+    deadline: number,
+  ): Promise<number> {
+    const { peers, log } = this.parts;
+    const begin = performance.now();
+    const batches = Math.ceil(clientIds.length / batchSize);
+    // What is left of the time is for the last ones, and for those that come meanwhile.
+    const betweenMs = (deadline - begin) / 2 / batches;
+    let next = 0;
     let moved = 0;
     const work = async (): Promise<void> => {
-      while (clientIds.length > 0 && performance.now() < deadline) {
-        const others = membership.nodes.filter((id) => id !== membership.id);
-        const to = others[Math.floor(Math.random() * others.length)];
-        if (to === undefined) return;
-        const some = clientIds.splice(-batchSize);
+      for (let batch = next++; batch < batches; batch = next++) {
+        await delay(begin + batch * betweenMs - performance.now());
+        const leftMs = deadline - performance.now();
+        if (leftMs <= 0) return;
+        const to = others[batch % others.length] ?? "";
+        const some = clientIds.slice(batch * batchSize, (batch + 1) * batchSize);
         try {
-          const leftMs = Math.max(deadline - performance.now(), 1);
           moved += Number(await peers.ask(to, "adopt", { clientIds: some }, leftMs));
         } catch (error) {
           log("warn", "sessions were not taken over", { node: to, reason: String(error) });
