@@ -87,6 +87,27 @@ async function turnsUntil(isTrue: () => boolean): Promise<number> {
   }
 }
 
+test("a node that was declared dead ends its sessions, and goes on as another", async () => {
+  const ended: string[] = [];
+  const identity = { id: "before" };
+  const node = startNode({
+    identity,
+    onSessionEnd: ({ clientId }, reason) => ended.push(`${clientId} ${reason}`),
+  });
+  const connection = new Recorder();
+  const session = node.createSession(encoder, undefined);
+  session.attach(connection);
+  subscribe(node, session, app, "a");
+  identity.id = "after";
+  node.lose();
+  expect(ended).toEqual([`${session.clientId} lost`]);
+  expect(session.clientId).toMatch(/^before/);
+  expect(node.findSession(session.clientId)).toBeUndefined();
+  expect(node.view(app)?.channels.size).toBe(0);
+  expect(node.createSession(encoder, undefined).clientId).toMatch(/^after/);
+  await node.close();
+});
+
 describe("[AUTH-18] what is revoked", () => {
   test("ends the subscriptions that it permitted, each told to its client, and no others", async () => {
     const node = startNode();

@@ -12,7 +12,7 @@ import {
   startTestServer,
   type TestServer,
 } from "./harness.js";
-import { startChildServer } from "./hostile/child.js";
+import { type ChildServer, startChildServer } from "./hostile/child.js";
 import { freshChannel, http, member } from "./protocol/peers.js";
 import { TestRedis } from "./redis.js";
 
@@ -270,6 +270,138 @@ describe("a connection's commands", () => {
     for (const { data } of messages) expect((await socket.event(channel)).data).toBe(data);
     // Redis reads 16 KiB at a time; one publish after the other would be a thousand reads.
     expect((await reads()) - before).toBeLessThan(150);
+  });
+});
+
+describe("presence at two servers", () => {
+  /** What is heard of a room at that server. */
+  async function watch(server: { wsUrl: string }, room: string): Promise<Socket> {
+    const watcher = await Socket.connect(server);
+    await watcher.subscribe(room, member(room, { id: "watcher" }));
+    return watcher;
+  }
+
+  async function join(server: { wsUrl: string }, room: string, id: string): Promise<Socket> {
+    const socket = await Socket.connect(server);
+    const reply = await socket.subscribe(room, member(room, { id }));
+    expect(reply.successful).toBe(true);
+    return socket;
+  }
+
+  /** Whom the reply to a subscribe shows. */
+  function listed({ ext }: Message): string[] {
+    const { subscribe } = (ext?.presence ?? {}) as { subscribe?: object };
+    return Object.keys(subscribe ?? {}).sort();
+  }
+
+  async function startChild(): Promise<ChildServer> {
+    const child = await startChildServer({
+      REDIS_HOSTS: redis.address,
+      REDIS_PREFIX: "pandapush:",
+    });
+    cleanUp.push(() => child.stop());
+    return child;
+  }
+
+  test("[PRES-2] [PRES-5] [PRES-6] is that of both: one join and one leave for each user", async () => {
+    const [one, two] = [await start(), await start()];
+    const room = freshChannel("presence");
+    const watcher = await watch(one, room);
+    const tab = await join(two, room, "a");
+    expect((await watcher.event(room)).data).toEqual({ subscribe: { a: { id: "a" } } });
+    const otherTab = await Socket.connect(one);
+    const reply = await otherTab.subscribe(room, member(room, { id: "a" }));
+    expect(listed(reply)).toEqual(["a", "watcher"]);
+    await tab.ask({ channel: "/meta/unsubscribe", subscription: room });
+    await join(two, room, "b");
+    expect((await watcher.event(room)).data).toEqual({ subscribe: { b: { id: "b" } } });
+    await otherTab.ask({ channel: "/meta/disconnect" });
+    expect((await watcher.event(room)).data).toEqual({ unsubscribe: { a: null } });
+  });
+
+  test("[PRES-6] of one that is killed ends within 15 seconds", async () => {
+    const [one, dead] = [await start(), await startChild()];
+    const room = freshChannel("presence");
+    const watcher = await watch(one, room);
+    const ids = ["a", "b", "c"];
+    for (const id of ids) {
+      await join(dead, room, id);
+      await watcher.event(room);
+    }
+    await join(one, room, "b");
+    const killedAt = performance.now();
+    dead.process.kill("SIGKILL");
+    const leaves: unknown[] = [];
+    for (let count = 0; count < 2; count++) {
+      const event = await watcher.next(({ channel }) => channel === room, 15_000);
+      leaves.push(event.data);
+    }
+    expect(performance.now() - killedAt).toBeLessThan(15_000);
+    expect(leaves.map((data) => JSON.stringify(data)).sort()).toEqual([
+      '{"unsubscribe":{"a":null}}',
+      '{"unsubscribe":{"c":null}}',
+    ]);
+    const last = await join(one, room, "d");
+    expect((await watcher.event(room)).data).toEqual({ subscribe: { d: { id: "d" } } });
+    last.close();
+  });
+
+  test("[PRES-6] of one that was frozen does not come back with it: its clients begin again", async () => {
+    const [one, frozen] = [await start(), await startChild()];
+    const room = freshChannel("presence");
+    const watcher = await watch(one, room);
+    const client = await join(frozen, room, "a");
+    await watcher.event(room);
+    frozen.process.kill("SIGSTOP");
+    const left = await watcher.next(({ channel }) => channel === room, 15_000);
+    expect(left.data).toEqual({ unsubscribe: { a: null } });
+    frozen.process.kill("SIGCONT");
+    await client.closing();
+    const again = await Socket.open(frozen);
+    again.clientId = client.clientId;
+    const reply = await again.subscribe(room, member(room, { id: "a" }));
+    expect(reply.error).toContain("Unknown client");
+    await again.handshake();
+    expect((await again.subscribe(room, member(room, { id: "a" }))).successful).toBe(true);
+    expect((await watcher.event(room)).data).toEqual({ subscribe: { a: { id: "a" } } });
+  });
+
+  test("of one that is stopped in order ends at once", async () => {
+    const [one, leaving] = [await start(), await start()];
+    const room = freshChannel("presence");
+    const watcher = await watch(one, room);
+    await join(leaving, room, "a");
+    await watcher.event(room);
+    const closed = leaving.close();
+    cleanUp.splice(1, 1);
+    expect((await watcher.event(room)).data).toEqual({ unsubscribe: { a: null } });
+    await closed;
+  });
+
+  test("[PRES-6] what could not be said in an outage is made good: there are no ghosts", async () => {
+    const [one, two] = [await start(), await start()];
+    const room = freshChannel("presence");
+    const leaver = await join(one, room, "a");
+    const stayer = await join(two, room, "b");
+    await redis.kill();
+    const refused = await Socket.connect(two);
+    expect((await publishByRest(two, room)).status).toBe(503);
+    const subscribing = refused.subscribe(room, member(room, { id: "c" }));
+    await leaver.ask({ channel: "/meta/disconnect" });
+    await redis.restart();
+    expect((await subscribing).successful).toBe(true);
+    await expect
+      .poll(
+        async () => {
+          const again = await Socket.connect(one);
+          const reply = await again.subscribe(room, member(room, { id: "d" }));
+          await again.ask({ channel: "/meta/disconnect" });
+          return listed(reply);
+        },
+        { timeout: 8_000 },
+      )
+      .toEqual(["b", "c", "d"]);
+    expect(stayer.closed).toBeUndefined();
   });
 });
 

@@ -297,14 +297,20 @@ class RedisMembership implements OwnMembership {
     view.renewedAt = sentAt;
     view.hostTime = hostTime;
     view.leaving = leaving;
-    this.noteDead(view, new Map(pairs(dead)), Number(hostTime));
-    this.noteLeases(view, new Map(pairs(leases)), Number(hostTime));
+    const ends = new Map(pairs(leases));
+    this.noteDead(view, new Map(pairs(dead)), ends, Number(hostTime));
+    this.noteLeases(view, ends, Number(hostTime));
     this.noteLiving();
     for (const nodeId of unclean) this.clean(view, nodeId);
     this.buryRunOut();
   }
 
-  private noteDead(view: View, dead: ReadonlyMap<string, string>, hostTime: number): void {
+  private noteDead(
+    view: View,
+    dead: ReadonlyMap<string, string>,
+    leases: ReadonlyMap<string, string>,
+    hostTime: number,
+  ): void {
     view.fenced = new Set(dead.keys());
     for (const [nodeId, time] of dead) this.learnDeath(nodeId, time);
     for (const [nodeId, death] of this.dead) {
@@ -313,7 +319,9 @@ class RedisMembership implements OwnMembership {
       death.isOld ||= ageMs > memoryMs / 2;
       const isFenced = this.views.some(({ fenced }) => fenced.has(nodeId));
       if (ageMs > 2 * memoryMs && !isFenced) this.dead.delete(nodeId);
-      if (!death.isOld && !view.fenced.has(nodeId)) void this.fence(view, nodeId, death.time);
+      // Its data may be older than the death.
+      const isMissing = !death.isOld || leases.has(nodeId);
+      if (isMissing && !view.fenced.has(nodeId)) void this.fence(view, nodeId, death.time);
     }
   }
 

@@ -30,6 +30,8 @@ import {
 
 /** Sessions that one script sees to, where many are to be seen to. */
 const sliceSessions = 50;
+/** How long a join waits for a host that is down: its topics may be back a moment before the rest. */
+const joinWaitMs = 800;
 /** How often it is tried to settle what a host could not be told. */
 const settleMs = 500;
 /**
@@ -149,6 +151,8 @@ class HostPresence {
   private gate: Promise<unknown> | undefined;
   /** Counts connections: what was sent on an old one is refused behind what came on a newer one. */
   private generation = 1;
+  private waiting: Promise<void> | undefined;
+  private endWait: () => void = noop;
   private settling: Promise<void> | undefined;
   private timer: NodeJS.Timeout | undefined;
   private complainedAt = Number.NEGATIVE_INFINITY;
@@ -161,6 +165,7 @@ class HostPresence {
       if (!state.isUp) return;
       this.generation++;
       if (state.mayLackData) this.distrust();
+      this.endWait();
       this.settle();
     });
   }
@@ -172,11 +177,17 @@ class HostPresence {
     member: Member,
     listLength: number,
   ): Promise<Snapshot> {
-    // Before anything is noted that would have to be made good.
-    if (!this.host.isUp) throw new Refusal("brokerUnavailable", [channel]);
     const own = this.own(appId, channel, session);
     const wanted = presentOf(member);
     const number = want(own, wanted);
+    if (!this.host.isUp) {
+      await this.returned();
+      if (!this.host.isUp || own.asked !== number || !this.isOwn(own)) {
+        // Nothing was sent: there is nothing to make good.
+        this.takeBack(own, number);
+        throw new Refusal("brokerUnavailable", [channel]);
+      }
+    }
     let reply: unknown;
     try {
       reply = await this.enterFor(own, () => this.sendJoin(own, "join", wanted, listLength));
@@ -189,8 +200,7 @@ class HostPresence {
     }
     const refusal = this.refusalOf(reply);
     if (refusal !== undefined) {
-      if (own.asked === number) own.wanted = own.confirmed;
-      this.dropIfGone(own);
+      this.takeBack(own, number);
       throw refusal;
     }
     this.confirm(own, number, wanted);
@@ -253,6 +263,21 @@ class HostPresence {
     clearInterval(this.timer);
     this.timer = undefined;
     this.forgetAll();
+    this.endWait();
+  }
+
+  /** Resolves when the host is up, or after a moment. */
+  private returned(): Promise<void> {
+    this.waiting ??= new Promise((resolve) => {
+      const timer = setTimeout(() => this.endWait(), joinWaitMs);
+      this.endWait = () => {
+        clearTimeout(timer);
+        this.waiting = undefined;
+        this.endWait = noop;
+        resolve();
+      };
+    });
+    return this.waiting;
   }
 
   private own(appId: AppId, channel: Channel, session: string): Own {
@@ -284,6 +309,13 @@ class HostPresence {
     if (room.sessions.size > 0) return;
     this.rooms.delete(room.channel);
     this.unrestored.delete(room);
+  }
+
+  /** It is what it was, unless something else is wanted of it meanwhile. */
+  private takeBack(own: Own, number: number): void {
+    if (own.asked !== number) return;
+    own.wanted = own.confirmed;
+    this.dropIfGone(own);
   }
 
   private dropIfGone(own: Own): void {
