@@ -1,5 +1,13 @@
+import { setTimeout as delay } from "node:timers/promises";
 import { Redis, Server } from "./processes.mjs";
-import { publicChannel, publishTurn, repeat } from "./works.mjs";
+import {
+  privateChannel,
+  publicChannel,
+  publishTurn,
+  repeat,
+  settledBytes,
+  withToken,
+} from "./works.mjs";
 
 const channel = publicChannel("a/b/c");
 const patterns = ["a/b/*", "a/b/**", "a/**", "**"].map(publicChannel);
@@ -22,44 +30,109 @@ export const brokerRows = [
   },
   { name: "Redis, two nodes, 100 subscribers", hosts: 1, nodes: 2, subscribers: 100 },
   { name: "2 Redis hosts, two nodes, 100 subscribers", hosts: 2, nodes: 2, subscribers: 100 },
-].flatMap((row) => [64, 1].map((inFlight) => ({ ...row, inFlight })));
+].flatMap(({ name, subscribers, names = [channel], ...row }) =>
+  [64, 1].map((inFlight) => ({
+    ...row,
+    name: `${name}, ${inFlight} in flight`,
+    inFlight,
+    interests: repeat(subscribers, () => ({ subscription: names })),
+    channels: [channel],
+    heardBy: subscribers,
+  })),
+);
+
+const ownChannels = repeat(999, (index) => privateChannel(`users/${index}`));
+const heardByOne = { interests: ownChannels.map(withToken), channels: ownChannels, heardBy: 1 };
+const heardByAll = { channels: [channel], heardBy: 999 };
+
+/** The same load on one, two and three nodes: each has a publisher, and its part of the subscribers. */
+export const clusterRows = [1, 2, 3].flatMap((nodes) =>
+  [
+    { name: "nobody hears it", interests: [], channels: [channel], heardBy: 0, inFlight: 60 },
+    {
+      name: "a subscriber at each",
+      interests: repeat(nodes, () => ({ subscription: channel })),
+      channels: [channel],
+      heardBy: nodes,
+      inFlight: 60,
+    },
+    { name: "999 channels with a subscriber each", ...heardByOne, inFlight: 60 },
+    { name: "the same with 2 Redis hosts", ...heardByOne, hosts: 2, inFlight: 60 },
+    {
+      name: "999 subscribers of one channel",
+      ...heardByAll,
+      interests: repeat(999, () => ({ subscription: channel })),
+      inFlight: 12,
+    },
+    {
+      name: "999 subscribers of one channel and its 4 patterns",
+      ...heardByAll,
+      interests: repeat(999, () => ({ subscription: [channel, ...patterns] })),
+      inFlight: 12,
+    },
+  ].map((row) => ({
+    hosts: 1,
+    ...row,
+    name: `${nodes} node${nodes === 1 ? "" : "s"}, ${row.name}`,
+    nodes,
+    isSpread: true,
+    inFlight: row.inFlight / nodes,
+  })),
+);
 
 /**
- * Figures for each publish: CPU time of the nodes and of Redis, commands that Redis was sent, bytes
- * that it read and wrote.
+ * Starts Redis hosts and nodes that share them, and ends them.
+ * @template T
+ * @param {{ hosts: number, nodes?: number }} row
+ * @param {(servers: Server[], redis: Redis[]) => Promise<T>} action
+ * @returns {Promise<T>}
  */
-export async function brokerTurn(load, row, quick) {
-  const { hosts, nodes = 1, subscribers, names = [channel], inFlight } = row;
+async function withCluster({ hosts, nodes = 1 }, action) {
   const redis = await Promise.all(repeat(hosts, () => Redis.start()));
   const env = hosts === 0 ? {} : { REDIS_HOSTS: redis.map(({ address }) => address).join() };
   const servers = [];
   try {
     for (let node = 0; node < nodes; node++) servers.push(await Server.start("pandapush", { env }));
-    const cpuSeconds = (of) => of.reduce((sum, each) => sum + each.cpuSeconds(), 0);
+    return await action(servers, redis);
+  } finally {
+    for (const server of servers) await server.stop();
+    for (const each of redis) await each.stop();
+  }
+}
+
+const sumOf = (all, of) => all.reduce((sum, each) => sum + of(each), 0);
+const cpuSecondsOf = (all) => sumOf(all, (each) => each.cpuSeconds());
+
+/**
+ * Figures for each publish: CPU time of the nodes and of Redis, commands that Redis was sent, bytes
+ * that it read and wrote.
+ */
+export function brokerTurn(load, row, quick) {
+  const { interests, channels, heardBy, inFlight, isSpread = false } = row;
+  return withCluster(row, (servers, redis) => {
     const counts = async () => {
       const all = await Promise.all(redis.map((each) => each.counts()));
-      const sum = (key) => all.reduce((total, each) => total + each[key], 0);
+      const sum = (key) => sumOf(all, (each) => each[key]);
       return { scripts: sum("scripts"), bytesIn: sum("bytesIn"), bytesOut: sum("bytesOut") };
     };
-    const [publishing, hearing = publishing] = servers;
+    const ports = servers.map(({ port }) => port);
     const deployment = {
-      port: hearing.port,
-      publisherPort: publishing.port,
-      cpuSeconds: () => cpuSeconds(servers),
+      ports: isSpread ? ports : ports.slice(-1),
+      publisherPorts: isSpread ? ports : ports.slice(0, 1),
+      cpuSeconds: () => cpuSecondsOf(servers),
     };
-    const interests = repeat(subscribers, () => ({ subscription: names }));
-    return await publishTurn(load, deployment, {
+    return publishTurn(load, deployment, {
       interests,
-      channels: [channel],
-      heardBy: subscribers,
+      channels,
+      heardBy,
       inFlight,
       durationMs: quick ? 1000 : 3000,
       around: async (action) => {
-        const [before, beforeSeconds] = [await counts(), [servers, redis].map(cpuSeconds)];
+        const [before, beforeSeconds] = [await counts(), [servers, redis].map(cpuSecondsOf)];
         const startMs = performance.now();
         const turn = await action();
         const seconds = (performance.now() - startMs) / 1000;
-        const [after, afterSeconds] = [await counts(), [servers, redis].map(cpuSeconds)];
+        const [after, afterSeconds] = [await counts(), [servers, redis].map(cpuSecondsOf)];
         const each = (key) => (after[key] - before[key]) / turn.published;
         const costUs = (of) => ((afterSeconds[of] - beforeSeconds[of]) * 1e6) / turn.published;
         return {
@@ -73,8 +146,47 @@ export async function brokerTurn(load, row, quick) {
         };
       },
     });
-  } finally {
-    for (const server of servers) await server.stop();
-    for (const each of redis) await each.stop();
-  }
+  });
+}
+
+const idleSessions = 10;
+const idleChannels = 1000;
+const idleMs = 5000;
+
+/**
+ * What 10,000 channels cost that are subscribed to and silent: memory of a node and of Redis, the
+ * time until all are confirmed, and what share of a core both use while nothing happens.
+ */
+export function idleTurn(load) {
+  return withCluster({ hosts: 1 }, async ([server], [redis]) => {
+    const total = idleSessions * idleChannels;
+    const interests = repeat(idleSessions, (session) => ({
+      subscription: repeat(idleChannels, (index) => publicChannel(`idle/${session}/${index}`)),
+    }));
+    const memory = async () => [await settledBytes(server), (await redis.counts()).memory];
+    const spentDuring = async (action) => {
+      const before = [server.cpuSeconds(), redis.cpuSeconds()];
+      await action();
+      return [server.cpuSeconds() - before[0], redis.cpuSeconds() - before[1]];
+    };
+    await load.receivers.call("prepare", interests);
+    const memoryBefore = await memory();
+    const silent = await spentDuring(() => delay(idleMs));
+    let seconds = 0;
+    const spent = await spentDuring(async () => {
+      const startMs = performance.now();
+      await load.receivers.call("openSessions", { ports: [server.port] });
+      seconds = (performance.now() - startMs) / 1000;
+    });
+    const memoryAfter = await memory();
+    const idle = await spentDuring(() => delay(idleMs));
+    await load.receivers.call("closeSessions");
+    const [node, host] = [0, 1].map((of) => ({
+      bytes: (memoryAfter[of] - memoryBefore[of]) / total,
+      subscribeUs: (spent[of] * 1e6) / total,
+      idleShare: (idle[of] * 1000) / idleMs,
+      idleShareBefore: (silent[of] * 1000) / idleMs,
+    }));
+    return { name: `${total} silent channels`, seconds, node, host };
+  });
 }

@@ -19,8 +19,8 @@ const DELIVERY_DEADLINE_MS = 30_000;
 
 /** @type {Session[]} */
 let sessions = [];
-/** @type {Publisher | null} */
-let publisher = null;
+/** @type {Publisher[]} */
+let publishers = [];
 let interests = [];
 let delivered = 0;
 let latenciesUs = [];
@@ -68,11 +68,12 @@ const methods = {
     interests = list;
   },
 
-  async openSessions({ port }) {
+  /** Spread over the ports in turn. */
+  async openSessions({ ports }) {
     const opened = new Array(interests.length);
     const stride = Math.max(1, Math.floor(interests.length / SAMPLED_SOCKETS));
     await inParallel(interests.length, OPEN_CONCURRENCY, async (index) => {
-      opened[index] = await Session.open(port, interests[index]);
+      opened[index] = await Session.open(ports[index % ports.length], interests[index]);
       startCounting(opened[index], index % stride === 0);
     });
     sessions = opened;
@@ -104,17 +105,19 @@ const methods = {
     sessions = [];
   },
 
-  async openPublisher({ port, plan }) {
-    publisher = await Publisher.open(port, plan);
+  /** One at each port. */
+  async openPublishers({ ports, plan }) {
+    publishers = await Promise.all(ports.map((port) => Publisher.open(port, plan)));
   },
 
-  publishFor({ durationMs }) {
-    return publisher.run(durationMs);
+  async publishFor({ durationMs }) {
+    const published = await Promise.all(publishers.map((each) => each.run(durationMs)));
+    return published.reduce((sum, count) => sum + count, 0);
   },
 
-  async closePublisher() {
-    await publisher.close();
-    publisher = null;
+  async closePublishers() {
+    await Promise.all(publishers.map((each) => each.close()));
+    publishers = [];
   },
 
   async requestFor({ port, request, connections, durationMs }) {

@@ -195,7 +195,10 @@ export class Redis {
     return cpuSecondsOf(this.#child.pid);
   }
 
-  /** @returns {Promise<{ scripts: number, bytesIn: number, bytesOut: number }>} so far */
+  /**
+   * @returns {Promise<{ scripts: number, bytesIn: number, bytesOut: number, memory: number }>} so
+   * far, and bytes of memory now
+   */
   async counts() {
     const socket = net.connect(this.#port, "127.0.0.1");
     socket.write("INFO everything\r\n");
@@ -210,6 +213,7 @@ export class Redis {
       scripts: read(/cmdstat_evalsha:calls=(\d+)/),
       bytesIn: read(/total_net_input_bytes:(\d+)/),
       bytesOut: read(/total_net_output_bytes:(\d+)/),
+      memory: read(/used_memory:(\d+)/),
     };
   }
 

@@ -5,12 +5,12 @@ import os from "node:os";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { brokerRows, brokerTurn } from "./broker.mjs";
+import { brokerRows, brokerTurn, clusterRows, idleTurn } from "./broker.mjs";
 import { Server } from "./processes.mjs";
 import { comparisons, growth, growthTurn, Load } from "./works.mjs";
 
 const BENCH = path.dirname(fileURLToPath(import.meta.url));
-const names = [...comparisons.map(({ name }) => name), "growth", "broker"];
+const names = [...comparisons.map(({ name }) => name), "growth", "broker", "cluster"];
 
 const { values: options, positionals: wanted } = parseArgs({
   allowPositionals: true,
@@ -128,15 +128,15 @@ async function measureGrowth(rows) {
   }
 }
 
-async function measureBrokers(rows) {
-  console.log("\nbroker: publishes through Redis and in memory");
-  for (const row of brokerRows) {
+async function measureBrokers(heading, rows, found) {
+  console.log(`\n${heading}`);
+  for (const row of rows) {
     const load = new Load();
     try {
       const turn = await brokerTurn(load, row, options.quick);
-      rows.push({ name: `${row.name}, ${row.inFlight} in flight`, ...turn });
+      found.push({ name: row.name, ...turn });
       console.log(
-        `  ${row.name}, ${row.inFlight} in flight: ${round(turn.publishesPerSecond)}/s, ` +
+        `  ${row.name}: ${round(turn.publishesPerSecond)}/s, ` +
           `nodes ${round(turn.nodesUs, 1)} µs, Redis ${round(turn.redisUs, 1)} µs, ` +
           `${round(turn.commands, 3)} commands, ${round(turn.bytesIn)} bytes in, ` +
           `${round(turn.bytesOut)} out, p50/p99 ${latency(turn)} ms`,
@@ -144,6 +144,17 @@ async function measureBrokers(rows) {
     } finally {
       load.stop();
     }
+  }
+}
+
+async function measureIdleChannels(found) {
+  const load = new Load();
+  try {
+    const turn = await idleTurn(load);
+    found.push(turn);
+    console.log(`  ${turn.name}: confirmed in ${round(turn.seconds, 2)} s`);
+  } finally {
+    load.stop();
   }
 }
 
@@ -187,10 +198,10 @@ const growthTable = (rows) =>
     rows.map((row) => [row.name, round(row.costUs, 2), round(row.perSecond), latency(row)]),
   );
 
-const brokerTable = (rows) =>
+const brokerTable = (what, rows) =>
   table(
     [
-      "broker, 1 publisher",
+      what,
       "publishes per second",
       "µs of CPU of the nodes",
       "of Redis",
@@ -209,6 +220,22 @@ const brokerTable = (rows) =>
       round(row.bytesOut),
       latency(row),
     ]),
+  );
+
+const idleTable = (turns) =>
+  table(
+    ["idle", "bytes of memory each", "µs of CPU to subscribe, each", "a core's share while idle"],
+    turns.flatMap(({ name, seconds, node, host }) =>
+      [
+        [`${name}, all confirmed in ${round(seconds, 2)} s: node`, node],
+        ["Redis", host],
+      ].map(([label, { bytes, subscribeUs, idleShare, idleShareBefore }]) => [
+        label,
+        round(bytes),
+        round(subscribeUs, 1),
+        `${round(idleShare * 100, 1)} % (without them ${round(idleShareBefore * 100, 1)} %)`,
+      ]),
+    ),
   );
 
 const cpus = os.cpus();
@@ -232,12 +259,24 @@ const growthRows = [];
 if (isWanted("growth") && !options.self) await attempt(() => measureGrowth(growthRows));
 
 const brokerResults = [];
-if (isWanted("broker") && !options.self) await attempt(() => measureBrokers(brokerResults));
+if (isWanted("broker") && !options.self) {
+  const heading = "broker: publishes through Redis and in memory";
+  await attempt(() => measureBrokers(heading, brokerRows, brokerResults));
+}
+const [clusterResults, idleResults] = [[], []];
+if (isWanted("cluster") && !options.self) {
+  const heading = "cluster: the same load on one, two and three nodes";
+  await attempt(() => measureBrokers(heading, clusterRows, clusterResults));
+  await attempt(() => measureIdleChannels(idleResults));
+}
 
 const tables = [];
 if (results.length > 0) tables.push(comparisonTable(results));
 if (growthRows.length > 0) tables.push(growthTable(growthRows));
-if (brokerResults.length > 0) tables.push(brokerTable(brokerResults));
+if (brokerResults.length > 0) tables.push(brokerTable("broker, 1 publisher", brokerResults));
+if (clusterResults.length > 0)
+  tables.push(brokerTable("cluster, 1 publisher at each node", clusterResults));
+if (idleResults.length > 0) tables.push(idleTable(idleResults));
 console.log(`\n${where}\n\n${tables.join("\n\n")}`);
 
 if (!options.self && !options.profile) {
@@ -248,6 +287,8 @@ if (!options.self && !options.profile) {
     results,
     growth: growthRows,
     brokers: brokerResults,
+    cluster: clusterResults,
+    idle: idleResults,
   };
   writeFileSync(written[0], JSON.stringify(found));
   // The page shows complete runs only.

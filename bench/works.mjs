@@ -8,7 +8,7 @@ const SETTLE_STEP_MS = 500;
 const SETTLE_STEPS = 24;
 
 export const publicChannel = (rest) => `/${APP}/public/${rest}`;
-const privateChannel = (rest) => `/${APP}/private/${rest}`;
+export const privateChannel = (rest) => `/${APP}/private/${rest}`;
 export const repeat = (count, make) => Array.from({ length: count }, (_, index) => make(index));
 
 const base64url = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
@@ -20,7 +20,7 @@ function signToken(channel) {
   return `${text}.${createHmac("sha256", KEY.secret).update(text).digest("base64url")}`;
 }
 
-const withToken = (channel) => ({ subscription: channel, token: signToken(channel) });
+export const withToken = (channel) => ({ subscription: channel, token: signToken(channel) });
 
 /**
  * What one turn of one server found.
@@ -73,12 +73,12 @@ export class Load {
 /**
  * Opens subscribers and a publisher, publishes for a time, and waits for every delivery.
  * @param {Load} load
- * @param {Server} server
+ * @param {Server} server or several as one: `ports` of the subscribers, and `publisherPorts`
  * @param {object} plan
  * @param {object[]} plan.interests what each subscriber subscribes to
  * @param {string[]} plan.channels where to publish, in turn
  * @param {number} plan.heardBy how many deliveries one publish makes
- * @param {number} plan.inFlight publishes kept unacknowledged
+ * @param {number} plan.inFlight publishes kept unacknowledged, by each publisher
  * @param {number} plan.durationMs
  * @param {(action: () => Promise<object>) => Promise<object>} [plan.around] runs the part that counts
  */
@@ -88,11 +88,11 @@ export async function publishTurn(
   { interests, channels, heardBy, inFlight, durationMs, around = (action) => action() },
 ) {
   const { receivers, publisher } = load;
-  const { port, publisherPort = port } = server;
+  const { port, ports = [port], publisherPorts = ports } = server;
   const plan = { channels, auth: KEY, dataBytes: DATA_BYTES, inFlight };
   await receivers.call("prepare", interests);
-  await receivers.call("openSessions", { port });
-  await publisher.call("openPublisher", { port: publisherPort, plan });
+  await receivers.call("openSessions", { ports });
+  await publisher.call("openPublishers", { ports: publisherPorts, plan });
   const publish = async (forMs) => {
     await receivers.call("forgetDeliveries");
     const published = await publisher.call("publishFor", { durationMs: forMs });
@@ -102,7 +102,7 @@ export async function publishTurn(
   };
   await publish(WARM_UP_MS);
   const turn = await around(() => load.measure(server, () => publish(durationMs)));
-  await publisher.call("closePublisher");
+  await publisher.call("closePublishers");
   await receivers.call("closeSessions");
   return turn;
 }
@@ -121,14 +121,14 @@ function ownChannels(count, inFlight, durationMs) {
 }
 
 async function arrivalTurn(load, server, clients) {
-  const { port } = server;
+  const ports = [server.port];
   const channels = repeat(clients, (index) => privateChannel(`users/${index}`));
   await load.receivers.call("prepare", channels.slice(0, 200).map(withToken));
-  await load.receivers.call("openSessions", { port });
+  await load.receivers.call("openSessions", { ports });
   await load.receivers.call("closeSessions");
   await load.receivers.call("prepare", channels.map(withToken));
   const turn = await load.measure(server, async () => {
-    await load.receivers.call("openSessions", { port });
+    await load.receivers.call("openSessions", { ports });
     return { count: clients };
   });
   await load.receivers.call("closeSessions");
@@ -136,7 +136,7 @@ async function arrivalTurn(load, server, clients) {
 }
 
 /** Waits until the memory of a server stands still, and gives it. */
-async function settledBytes(server) {
+export async function settledBytes(server) {
   const seen = [];
   for (let step = 0; step < SETTLE_STEPS; step++) {
     await delay(SETTLE_STEP_MS);
@@ -149,11 +149,11 @@ async function settledBytes(server) {
 
 /** @returns {Promise<Turn>} bytes per client */
 async function memoryTurn(load, server, clients) {
-  const { port } = server;
+  const ports = [server.port];
   const channels = repeat(clients, (index) => privateChannel(`users/${index}`));
   await load.receivers.call("prepare", channels.map(withToken));
   const before = await settledBytes(server);
-  await load.receivers.call("openSessions", { port });
+  await load.receivers.call("openSessions", { ports });
   const after = await settledBytes(server);
   await load.receivers.call("closeSessions");
   return { value: (after - before) / clients };
