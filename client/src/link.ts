@@ -402,12 +402,16 @@ export class Link {
     this.#exchange(message, heldMs + connectGraceMs, (reply) => {
       if (clientId !== this.#clientId) return;
       const { advice, successful } = reply;
-      if (!successful || advice?.reconnect === "handshake" || advice?.reconnect === "none") {
+      const reconnect = advice?.reconnect;
+      // A server that cannot find out about the session at the moment advises to ask again.
+      if (reconnect !== "retry" && (!successful || reconnect)) {
         this.#loseSession(advice);
         return;
       }
-      if (!this.#isEstablished) this.#establish(false);
-      this.#compareCount(reply, type);
+      if (successful) {
+        if (!this.#isEstablished) this.#establish(false);
+        this.#compareCount(reply, type);
+      }
       const isIdle = this.#isAlone && timeoutMs === undefined;
       const earliest = isIdle ? sentAt + Math.min(idleMs, heldMs || idleMs) : 0;
       const delayMs = Math.max(this.#advice.interval, earliest - Date.now());

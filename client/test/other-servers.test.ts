@@ -43,6 +43,23 @@ describe.each(transports)("over %s", (transport) => {
     expect(log.filter(isHandshake)).toHaveLength(1);
   });
 
+  test("a connect that is refused for the moment is sent again, and the session goes on", async () => {
+    let refused = 0;
+    const { log, url } = await start(({ channel }, usual) =>
+      channel === "/meta/connect" && refused++ < 3
+        ? refusedWith(usual, "503:session1:Service unavailable", {
+            reconnect: "retry",
+            interval: 10,
+          })
+        : undefined,
+    );
+    const client = newClient(url, transport);
+    await client.subscribe("/a");
+    await expect.poll(() => refused, { timeout: 10_000 }).toBeGreaterThan(3);
+    await client.publish("/a", 1);
+    expect(log.filter(isHandshake)).toHaveLength(1);
+  });
+
   test.each([
     ["Faye's", "401:session1:Unknown client", undefined],
     ["CometD's", "402::session_unknown", { reconnect: "handshake" }],

@@ -99,7 +99,7 @@ test("a node that was declared dead ends its sessions, and goes on as another", 
   session.attach(connection);
   subscribe(node, session, app, "a");
   identity.id = "after";
-  node.lose();
+  node.endAll("lost");
   expect(ended).toEqual([`${session.clientId} lost`]);
   expect(session.clientId).toMatch(/^before/);
   expect(node.findSession(session.clientId)).toBeUndefined();

@@ -184,7 +184,7 @@ export class Moves {
     }
     let owner = await directory.locate(clientId);
     for (let hops = 0; owner !== undefined && owner !== membership.id && hops < maxHops; hops++) {
-      const prepared = await this.ask(owner, "prepare", clientId);
+      const prepared = await this.ask(owner, clientId);
       if ("interests" in prepared) return this.take(clientId, owner, prepared.interests);
       if ("moved" in prepared) {
         owner = prepared.moved;
@@ -192,6 +192,8 @@ export class Moves {
       }
       directory.forget(clientId);
       const found = await directory.lookUp(clientId);
+      if (found === owner && "unreachable" in prepared)
+        throw new Refusal("unavailable", [clientId]);
       owner = found === owner ? undefined : found;
     }
     return undefined;
@@ -246,14 +248,15 @@ export class Moves {
     }
   }
 
-  private async ask(owner: string, kind: string, clientId: string): Promise<Prepared> {
-    const { peers, membership } = this.parts;
+  private async ask(
+    owner: string,
+    clientId: string,
+  ): Promise<Prepared | { readonly unreachable: true }> {
     try {
-      return (await peers.ask(owner, kind, { clientId }, prepareMs)) as Prepared;
+      return (await this.parts.peers.ask(owner, "prepare", { clientId }, prepareMs)) as Prepared;
     } catch (error) {
       if (!(error instanceof PeerUnavailable)) throw error;
-      if (!(await membership.isAlive(owner))) return { unknown: true };
-      throw new Refusal("unavailable", [clientId]);
+      return { unreachable: true };
     }
   }
 

@@ -50,6 +50,11 @@ type Command =
 /** `moved`: ask that node. `unknown`: it does not live here, and nobody knows where it went. */
 type Answer = { readonly done: unknown } | { readonly moved: string } | { readonly unknown: true };
 
+/** It may live there all the same. */
+interface Unreachable {
+  readonly unreachable: true;
+}
+
 interface Request {
   readonly clientId: string;
   readonly command: Command;
@@ -146,6 +151,7 @@ export class ClusterSessions implements Sessions {
       }
       directory.forget(clientId);
       const found = await directory.lookUp(clientId);
+      if (found === owner && "unreachable" in answer) throw new Refusal("unavailable", [clientId]);
       // Whoever should have it does not.
       owner = found === owner ? undefined : found;
     }
@@ -190,7 +196,11 @@ export class ClusterSessions implements Sessions {
     return owner === undefined ? undefined : new RemoteSession(clientId, this);
   }
 
-  private async ask(owner: string, clientId: string, command: Command): Promise<Answer> {
+  private async ask(
+    owner: string,
+    clientId: string,
+    command: Command,
+  ): Promise<Answer | Unreachable> {
     const { membership, peers } = this.parts;
     if (owner === membership.id) return this.serve(clientId, command, owner);
     try {
@@ -198,8 +208,7 @@ export class ClusterSessions implements Sessions {
       return (await peers.ask(owner, "session", request)) as Answer;
     } catch (error) {
       if (!(error instanceof PeerUnavailable)) throw error;
-      if (!(await membership.isAlive(owner))) return { unknown: true };
-      throw new Refusal("unavailable", [clientId]);
+      return { unreachable: true };
     }
   }
 
