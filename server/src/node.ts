@@ -291,8 +291,9 @@ export class Node implements SessionHome, Sessions {
   }
 
   /**
-   * Begins to hear for a session that may come from another node.
-   * @returns resolves when it hears all; what it hears waits until `moveIn`
+   * Begins to hear for a session that may come from another node. What is unavailable it hears
+   * later, and may have missed something of it.
+   * @returns resolves when it hears all that it can; what it hears waits until `moveIn`
    */
   async expect(
     clientId: string,
@@ -301,21 +302,19 @@ export class Node implements SessionHome, Sessions {
   ): Promise<Session> {
     const session = new Session(clientId, encoder, undefined, this.sessionLimits, this);
     this.hub.expect(session);
-    try {
-      const effective: MaybePromise<void>[] = [];
-      for (const { name, keyId, member } of interests) {
-        const appId = appOf(name);
-        const subscription = this.hub.subscribe(session, appId, name, keyId);
-        subscription.member = member;
-        subscription.isEffective = true;
-        effective.push(this.broker.subscribe(appId, name));
-      }
-      await Promise.all(effective);
-      return session;
-    } catch (error) {
-      this.turnAway(session);
-      throw error;
+    const heard = interests.map(async ({ name, keyId, member }) => {
+      const appId = appOf(name);
+      const subscription = this.hub.subscribe(session, appId, name, keyId);
+      subscription.member = member;
+      subscription.isEffective = true;
+      await this.broker.subscribe(appId, name);
+    });
+    for (const result of await Promise.allSettled(heard)) {
+      if (result.status === "fulfilled") continue;
+      session.miss();
+      this.logFault(result.reason, "subscribe for a session that moves");
     }
+    return session;
   }
 
   /** It does not come. */

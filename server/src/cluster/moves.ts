@@ -19,7 +19,7 @@ import type { Directory } from "./directory.js";
 import type { Membership } from "./membership.js";
 import { type Peers, PeerUnavailable } from "./peers.js";
 
-/** What the new node may take between `prepare` and `take`. */
+/** What the new node may take between `prepare` and `take`: a broker may keep it waiting. */
 const prepareMs = 10_000;
 /** When nobody has said by then that a session has arrived, it is lost. */
 const arrivalMs = 15_000;
@@ -80,9 +80,6 @@ export class Moves {
     );
     peers.serve("take", ({ clientId }: { clientId: string }, from) => this.give(clientId, from));
     peers.serve("arrived", ({ clientId }: { clientId: string }) => this.underWay.get(clientId)?.());
-    peers.serve("leave it", ({ clientId }: { clientId: string }, from) => {
-      this.departureTo(clientId, from)?.[1].stays();
-    });
     peers.serve("adopt", ({ clientIds }: { clientIds: string[] }) => this.adopt(clientIds));
     this.noting = setInterval(() => void this.noteAll(), parts.noteMs);
     this.noting.unref();
@@ -205,13 +202,7 @@ export class Moves {
     interests: readonly Interest[],
   ): Promise<Session | undefined> {
     const { node, peers, encoder, directory } = this.parts;
-    let session: Session;
-    try {
-      session = await node.expect(clientId, encoder, interests);
-    } catch (error) {
-      peers.tell(owner, "leave it", { clientId });
-      throw error;
-    }
+    const session = await node.expect(clientId, encoder, interests);
     let packed: Packed | undefined;
     try {
       packed = (await peers.ask(owner, "take", { clientId }, prepareMs)) as Packed | undefined;

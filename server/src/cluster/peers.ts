@@ -52,6 +52,7 @@ export class Peers implements TopicListener {
   private readonly asked = new Map<number, Asked>();
   private count = 0;
   private isClosed = false;
+  private hasComplained = false;
 
   constructor(
     private readonly hosts: RedisHosts,
@@ -141,8 +142,11 @@ export class Peers implements TopicListener {
   /** For the hosts. */
   message(text: string): void {
     if (this.isClosed) return;
-    const envelope = JSON.parse(text) as Envelope;
-    if (envelope.v !== 1) return;
+    const envelope = read(text);
+    if (envelope === undefined) {
+      this.complain();
+      return;
+    }
     if ("ask" in envelope) {
       void this.answer(envelope);
     } else if ("answer" in envelope) {
@@ -155,6 +159,13 @@ export class Peers implements TopicListener {
           : new Refusal(refusal.code, refusal.params, refusal.help);
       this.asked.get(failure)?.reject(error);
     }
+  }
+
+  /** Of a release to come, or of another program. */
+  private complain(): void {
+    if (this.hasComplained) return;
+    this.hasComplained = true;
+    this.log("warn", "ignored what another node asked, for it is not understood", {});
   }
 
   /** For the hosts. Whoever asked and was not heard gets no answer, and says so. */
@@ -198,6 +209,17 @@ export class Peers implements TopicListener {
       if (Number(heard) > 0) return;
     }
     throw new PeerUnavailable(`node ${nodeId} cannot be reached`);
+  }
+}
+
+/** undefined: it is none. */
+function read(text: string): Envelope | undefined {
+  try {
+    const envelope: unknown = JSON.parse(text);
+    const isOurs = typeof envelope === "object" && envelope !== null && "v" in envelope;
+    return isOurs && envelope.v === 1 ? (envelope as Envelope) : undefined;
+  } catch {
+    return undefined;
   }
 }
 
