@@ -5,8 +5,8 @@
 --       session, id, entry
 --       members that there may be, characters that the list may have, and that this reply may have
 --       names for the announcements of a leave and a join
--- Returns  'fenced', 'full' (members), 'long' (the list), 'tooLong' (for this reply), or the node that
---          had the session before ('' for none), epoch and number, and the members as they stand in lists
+-- Returns  'fenced', 'full' (members), 'long' (the list), 'tooLong' (for this reply), 'adopted', or epoch
+--          and number, and the members as they stand in lists
 if not isAdmitted() then
   return 'fenced'
 end
@@ -44,8 +44,8 @@ elseif mode == 'join' then
   setMember(id, entry, known)
 end
 if mode == 'adopt' then
-  return { formerNode or '' }
+  return 'adopted'
 end
 local epoch = redis.call('HGET', sequence, 'epoch')
 local position = epoch and epoch .. ' ' .. redis.call('HGET', sequence, 'count') or ''
-return { formerNode or '', position, redis.call('HVALS', members) }
+return { position, redis.call('HVALS', members) }

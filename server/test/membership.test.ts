@@ -12,8 +12,8 @@ import { Refusal } from "../src/errors.js";
 import { type RedisHost, RedisHosts } from "../src/redis/hosts.js";
 import { StallingProxy, TestRedis } from "./redis.js";
 
-const leaseMs = 1_500;
-const renewMs = 200;
+const leaseMs = 2_500;
+const renewMs = 250;
 
 let redis: TestRedis;
 let other: TestRedis;
@@ -291,8 +291,11 @@ test("a clock that is set forward kills nobody", async () => {
   const ids = all.map(({ id }) => id);
   const { id } = dead;
   await dead.abandon();
+  let past = 0;
   while (!one.deaths.includes(id)) {
-    for (const each of ids) await redis.command("ZADD", `${prefix}{nodes}:leases`, "XX", "1", each);
+    for (const each of ids) {
+      await redis.command("ZADD", `${prefix}{nodes}:leases`, "XX", String(++past), each);
+    }
     await new Promise((resolve) => setImmediate(resolve));
   }
   expect(one.deaths).toEqual([id]);

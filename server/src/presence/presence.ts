@@ -65,8 +65,9 @@ export interface Presence {
    */
   adopt(appId: AppId, channel: Channel, clientId: string, member: Member): MaybePromise<unknown>;
   /**
-   * Another node has taken over the session: it is present by that one, and this one no longer
-   * counts it as its own. Nothing may be under way for it here.
+   * Another node takes over the session, now or within seconds: it is present by that one, and this
+   * one no longer counts it as its own. When nobody takes it, it leaves. Nothing may be under way
+   * for it here.
    */
   forget(appId: AppId, channel: Channel, clientId: string): void;
   /**

@@ -50,7 +50,6 @@ const joinScript = presenceScript("join");
 const leaveScript = presenceScript("leave");
 const restoreScript = presenceScript("restore");
 const fenceScript = readScript(luaUrl("time"), luaUrl("fence"));
-const unlistScript = readScript(luaUrl("unlist"));
 
 export interface RedisPresenceParts {
   readonly hosts: RedisHosts;
@@ -59,6 +58,8 @@ export interface RedisPresenceParts {
   readonly nextId: () => string;
   readonly limits: PresenceLimits;
   readonly log: Log;
+  /** After this long, a session that was handed over and not taken leaves. */
+  readonly handoverMs?: number;
 }
 
 export interface RedisPresence extends Presence {
@@ -120,7 +121,10 @@ interface Own {
   readonly session: string;
   /** What it is to be. */
   wanted: Present | undefined;
-  /** What the host said last that it is. */
+  /** What it is to be when a join fails, and by which wish: those that wait for an answer do not count. */
+  kept: Present | undefined;
+  keptSince: number;
+  /** What it is for the host, as far as that has said so. */
   confirmed: Present | undefined;
   /** What it may have become, for all that is known. */
   uncertain: Present | undefined;
@@ -139,6 +143,7 @@ interface Room {
 
 /** The channels of one host. */
 class HostPresence {
+  private readonly handoverMs: number;
   private readonly rooms = new Map<Channel, Room>();
   /** Where this node was ever present. */
   private readonly apps = new Set<AppId>();
@@ -147,6 +152,11 @@ class HostPresence {
   private readonly unrestored = new Set<Room>();
   /** Applications in which the host may list sessions as this node's that are not. */
   private readonly unchecked = new Set<AppId>();
+  /**
+   * Sessions that others were to take over, and since when. Whoever was to do so may have died
+   * before it did.
+   */
+  private readonly handedOver = new Map<Own, number>();
   /** Whatever is sent goes behind it. */
   private gate: Promise<unknown> | undefined;
   /** Counts connections: what was sent on an old one is refused behind what came on a newer one. */
@@ -161,9 +171,12 @@ class HostPresence {
     private readonly host: RedisHost,
     private readonly parts: RedisPresenceParts,
   ) {
+    this.handoverMs = parts.handoverMs ?? 10_000;
     host.onState((state) => {
       if (!state.isUp) return;
       this.generation++;
+      // Nobody could take anything over while it was down.
+      for (const own of this.handedOver.keys()) this.handedOver.set(own, performance.now());
       if (state.mayLackData) this.distrust();
       this.endWait();
       this.settle();
@@ -194,7 +207,7 @@ class HostPresence {
       if (reply === "fenced") throw new Refusal("brokerUnavailable", [channel]);
     } catch (error) {
       own.uncertain = wanted;
-      if (own.asked === number) own.wanted = own.confirmed;
+      if (own.asked === number) own.wanted = own.kept;
       this.settleLater(own);
       throw this.refusal(channel, error);
     }
@@ -203,8 +216,9 @@ class HostPresence {
       this.takeBack(own, number);
       throw refusal;
     }
+    keep(own, wanted, number);
     this.confirm(own, number, wanted);
-    const [, position = "", entries = []] = reply as Joined;
+    const [position, entries] = reply as Joined;
     return {
       list: listOf(entries),
       position: position === "" ? undefined : readPosition(position),
@@ -214,19 +228,25 @@ class HostPresence {
   leave(channel: Channel, session: string): MaybePromise<void> {
     const own = this.rooms.get(channel)?.sessions.get(session);
     if (own === undefined) return;
-    want(own, undefined);
+    keep(own, undefined, want(own, undefined));
     return this.tell(own);
   }
 
   adopt(appId: AppId, channel: Channel, session: string, member: Member): Promise<void> {
     const own = this.own(appId, channel, session);
-    want(own, presentOf(member));
+    const present = presentOf(member);
+    keep(own, present, want(own, present));
+    // By the other node, so far.
+    own.confirmed ??= present;
     return this.tell(own);
   }
 
   forget(channel: Channel, session: string): void {
     const own = this.rooms.get(channel)?.sessions.get(session);
-    if (own !== undefined) this.drop(own);
+    if (own === undefined) return;
+    this.drop(own);
+    this.handedOver.set(own, performance.now());
+    this.keepSettling();
   }
 
   forgetAll(): void {
@@ -235,6 +255,7 @@ class HostPresence {
     this.unsettled.clear();
     this.unrestored.clear();
     this.unchecked.clear();
+    this.handedOver.clear();
   }
 
   async ask(command: "HVALS" | "HLEN", appId: AppId, channel: Channel): Promise<unknown> {
@@ -289,8 +310,16 @@ class HostPresence {
     }
     let own = room.sessions.get(session);
     if (own === undefined) {
-      const nothing = { wanted: undefined, confirmed: undefined, uncertain: undefined };
-      own = { room, session, ...nothing, asked: 0 };
+      own = {
+        room,
+        session,
+        wanted: undefined,
+        kept: undefined,
+        keptSince: 0,
+        confirmed: undefined,
+        uncertain: undefined,
+        asked: 0,
+      };
       room.sessions.set(session, own);
     }
     return own;
@@ -314,7 +343,7 @@ class HostPresence {
   /** It is what it was, unless something else is wanted of it meanwhile. */
   private takeBack(own: Own, number: number): void {
     if (own.asked !== number) return;
-    own.wanted = own.confirmed;
+    own.wanted = own.kept;
     this.dropIfGone(own);
   }
 
@@ -344,7 +373,6 @@ class HostPresence {
       // Then nothing is this node's any more.
       if (reply === "fenced") return;
       this.confirm(own, asked, wanted);
-      if (wanted !== undefined) this.unlist(own, (reply as Joined)[0]);
     } catch (error) {
       own.uncertain = wanted ?? own.uncertain;
       this.settleLater(own);
@@ -424,14 +452,6 @@ class HostPresence {
     return this.host.run(script, keys, head.concat(args));
   }
 
-  /** The node that had it lists it no longer. When that fails, it is listed in vain. */
-  private unlist({ room, session }: Own, former: string): void {
-    if (former === "" || former === this.parts.membership.id) return;
-    const { appId, channel } = room;
-    const keys = [this.key(appId, `:sessions:${channel}`), this.indexOf(appId, former)];
-    this.host.run(unlistScript, keys, [former, session, channel]).catch(noop);
-  }
-
   /** The host may have lost anything, or have older data. */
   private distrust(): void {
     for (const room of this.rooms.values()) {
@@ -482,6 +502,10 @@ class HostPresence {
   private settleLater(own: Own): void {
     if (!this.isOwn(own)) return;
     this.unsettled.add(own);
+    this.keepSettling();
+  }
+
+  private keepSettling(): void {
     this.timer ??= setInterval(() => this.settle(), settleMs).unref();
   }
 
@@ -491,7 +515,7 @@ class HostPresence {
       .catch((error: unknown) => {
         this.complain(error);
         // It is tried again, also when the host is up all the time.
-        this.timer ??= setInterval(() => this.settle(), settleMs).unref();
+        this.keepSettling();
       })
       .finally(() => {
         this.settling = undefined;
@@ -514,7 +538,9 @@ class HostPresence {
       await Promise.all(slice.map((own) => this.tell(own)));
       if (slice.some((own) => this.unsettled.has(own))) return;
     }
-    if (this.unsettled.size > 0 || this.unrestored.size > 0 || this.unchecked.size > 0) return;
+    await this.endHandovers();
+    const { unsettled: more, unrestored, unchecked, handedOver } = this;
+    if (more.size + unrestored.size + unchecked.size + handedOver.size > 0) return;
     clearInterval(this.timer);
     this.timer = undefined;
   }
@@ -537,6 +563,24 @@ class HostPresence {
       }
       cursor = next;
     } while (cursor !== "0");
+  }
+
+  /** What is still listed as this node's was not taken over: it leaves. */
+  private async endHandovers(): Promise<void> {
+    const due: Own[] = [];
+    for (const [own, since] of this.handedOver) {
+      if (performance.now() - since < this.handoverMs) break;
+      due.push(own);
+    }
+    for (const own of due) {
+      const { room, session } = own;
+      // It may have come back.
+      if (this.rooms.get(room.channel)?.sessions.has(session) !== true) {
+        const named = [session, this.parts.nextId()];
+        await this.enter(room.appId, () => this.run(leaveScript, room.appId, room.channel, named));
+      }
+      this.handedOver.delete(own);
+    }
   }
 
   private refusalOf(reply: unknown): Refusal | undefined {
@@ -570,12 +614,18 @@ class HostPresence {
 }
 
 /** See `join.lua`. */
-type Joined = readonly [formerNode: string, position?: string, entries?: readonly string[]];
+type Joined = readonly [position: string, entries: readonly string[]];
 
 /** @returns which of the wishes for this session it is */
 function want(own: Own, wanted: Present | undefined): number {
   own.wanted = wanted;
   return ++own.asked;
+}
+
+function keep(own: Own, present: Present | undefined, number: number): void {
+  if (number < own.keptSince) return;
+  own.kept = present;
+  own.keptSince = number;
 }
 
 function presentOf(member: Member): Present {
