@@ -100,7 +100,8 @@ async function startBalanced(
   { port, environment }: StartOptions,
 ): Promise<Deployment> {
   // It takes parts of the server's own tests with it, which one node does not need.
-  const { appId, Cluster, keyId, secret } = await import("./cluster/cluster.js");
+  const { Cluster } = await import("./cluster/cluster.js");
+  const { appId, keyId, secret } = await import("../server/test/harness.js");
   const cluster = await Cluster.start({
     ...shapes[shape],
     ...(port === undefined ? {} : { port }),

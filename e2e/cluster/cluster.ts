@@ -2,15 +2,18 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
 import { appId, keyId, secret } from "../../server/test/harness.js";
 import { environmentOf, Postgres } from "../../server/test/postgres.js";
 import { TestRedis } from "../../server/test/redis.js";
 import { answersWell, freePort, ServerProcess } from "../server-process.js";
 import { Balancer } from "./balancer.js";
+import { publish } from "./requests.js";
 import { RedisWires } from "./wires.js";
 
-/** The application of every cluster and its key, the same as in the server's own tests. */
-export { appId, keyId, secret };
+const servingMs = 30_000;
+/** So many channels that each of a few Redis hosts has some of them. */
+const probes = 16;
 
 export type Database = Parameters<typeof environmentOf>[0];
 
@@ -108,7 +111,7 @@ async function start(
       const port = await freePort();
       const process = ServerProcess.pandapush({
         directory,
-        healthUrl: `http://127.0.0.1:${port}/ready`,
+        healthUrl: `http://127.0.0.1:${port}/live`,
         environment: {
           NODE_ENV: "production",
           PORT: String(port),
@@ -164,9 +167,17 @@ export class ClusterNode {
     return this.#process.output;
   }
 
-  /** Resolves when it is ready; it is in rotation again. */
-  async start(): Promise<void> {
+  /**
+   * It is in rotation again when this resolves.
+   * @param until `serving`: it has all it needs; `listening`: for when something is to be missing
+   */
+  async start(until: "serving" | "listening" = "serving"): Promise<void> {
     await this.#process.start();
+    const deadline = Date.now() + servingMs;
+    while (until === "serving" && !(await this.#isServing())) {
+      if (Date.now() > deadline) throw new Error(`${this.name} does not serve:\n${this.log}`);
+      await delay(50);
+    }
     this.isInRotation = true;
   }
 
@@ -200,6 +211,14 @@ export class ClusterNode {
 
   flow(host?: number): void {
     for (const wires of this.#wiresTo(host)) wires.flow(this.name);
+  }
+
+  /** On a busy machine it may have given up its first attempt to connect to Redis. */
+  async #isServing(): Promise<boolean> {
+    if (!(await this.isReady(""))) return false;
+    const channels = Array.from({ length: probes }, (_, n) => `/${appId}/public/probe${n}`);
+    const replies = await Promise.all(channels.map((channel) => publish(this, channel, 0)));
+    return replies.every(({ status }) => status !== 503);
   }
 
   #wiresTo(host: number | undefined): readonly RedisWires[] {

@@ -1,8 +1,8 @@
 /** Keys and applications, which nodes share by Postgres. */
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { Socket } from "../../server/test/harness.js";
+import { appId, Socket } from "../../server/test/harness.js";
 import { loadLegacy } from "../../server/test/postgres.js";
-import { appId, Cluster, type ClusterNode } from "./cluster.js";
+import { Cluster, type ClusterNode } from "./cluster.js";
 import { ask, freshChannel, publish } from "./requests.js";
 
 /** What a change may take until it acts everywhere. */

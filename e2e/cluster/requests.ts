@@ -1,5 +1,5 @@
 /** What tests of a cluster ask a node, or the balancer, over HTTP. */
-import { appId, keyId, secret } from "./cluster.js";
+import { appId, keyId, secret } from "../../server/test/harness.js";
 
 export interface Reply {
   readonly status: number;
