@@ -111,6 +111,31 @@ describe("the live console", () => {
     await page.getByRole("button", { name: "Show older (440)" }).waitFor();
   });
 
+  it("says when not all of the server's nodes could be asked", async () => {
+    const app = await newDeployment("Nodes");
+    const room = `/${app.appId}/presence/room`;
+    const token = signToken(app, { channel: room, sub: true, presence: { id: "ann" } });
+    await newClient().subscribeTo(room, token);
+    const page = await open(`/apps/${app.appId}/connections`);
+    await page.getByRole("table", { name: "Connections" }).waitFor();
+    const isMissing = { "x-incomplete": "1 of 3 nodes did not answer" };
+    await page.route(`**/admin/api/application/${app.appId}/**`, async (route) => {
+      const response = await route.fetch();
+      await route.fulfill({ response, headers: { ...response.headers(), ...isMissing } });
+    });
+    for (const path of ["connections", "channels", ""]) {
+      await page.goto(`${world.admin}/apps/${app.appId}/${path}`);
+      const said = page.getByRole("status").filter({ hasText: "This may not be all" });
+      await said.getByText("1 of 3 nodes did not answer.").first().waitFor();
+    }
+    await page.goto(`${world.admin}/apps/${app.appId}/channels?members=${room}`);
+    const dialog = page.getByRole("dialog");
+    await dialog.getByRole("button", { name: "Disconnect ann" }).click();
+    const question = page.getByRole("dialog", { name: "Disconnect “ann”?" });
+    await question.getByRole("button", { name: "Disconnect", exact: true }).click();
+    await page.getByText("may still be connected: 1 of 3 nodes did not answer.").waitFor();
+  });
+
   it("says when the connection is lost, and that something may be missing when it is back", async () => {
     const app = await newDeployment("Lost");
     const proxy = await TcpProxy.start(app.url);

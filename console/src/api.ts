@@ -45,6 +45,8 @@ export interface Page<T> {
   readonly items: readonly T[];
   /** How many there are on all pages. */
   readonly total: number;
+  /** What is missing here or counted wrong, and why: not all of the server's nodes could be asked. */
+  readonly incomplete: string | undefined;
 }
 
 const sessionEnds = new Set<() => void>();
@@ -70,12 +72,23 @@ export async function getPage<T>(
 ): Promise<Page<T>> {
   const response = await request("GET", `${path}${toQuery(query)}`, undefined, signal);
   const items = await read<T[]>(response);
-  return { items, total: Number(response.headers.get("x-total-count") ?? items.length) };
+  const total = Number(response.headers.get("x-total-count") ?? items.length);
+  return { items, total, incomplete: incompleteOf(response) };
 }
 
 /** @throws ApiError */
 export async function post<T>(path: string, body: object = {}): Promise<T> {
   return read<T>(await request("POST", path, body));
+}
+
+/** @throws ApiError */
+export async function disconnectUser(
+  appId: string,
+  presenceId: string,
+): Promise<Disconnected & Pick<Page<never>, "incomplete">> {
+  const path = `/application/${appId}/users/${encodeURIComponent(presenceId)}/disconnect`;
+  const response = await request("POST", path, {});
+  return { ...(await read<Disconnected>(response)), incomplete: incompleteOf(response) };
 }
 
 /** For routes that answer `OK`. @throws ApiError */
@@ -140,6 +153,10 @@ async function read<T>(response: Response): Promise<T> {
   } catch {
     throw new ApiError("The answer was no JSON: is something between us and the server?", 0);
   }
+}
+
+function incompleteOf({ headers }: Response): string | undefined {
+  return headers.get("x-incomplete") ?? undefined;
 }
 
 async function toError(response: Response): Promise<ApiError> {

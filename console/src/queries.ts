@@ -14,6 +14,7 @@ import {
   type CreatedApplication,
   type CreatedKey,
   type Disconnected,
+  disconnectUser,
   get,
   getPage,
   type Info,
@@ -165,9 +166,7 @@ export function useDisconnect(appId: string) {
 
 /** All sessions that are present as this user. */
 export function useDisconnectUser(appId: string) {
-  return useChange((presenceId: string) =>
-    post<Disconnected>(`/application/${appId}/users/${encodeURIComponent(presenceId)}/disconnect`),
-  );
+  return useChange((presenceId: string) => disconnectUser(appId, presenceId));
 }
 
 /** Ends the session, also at the provider where one logged in, and leads to the sign-in page. */

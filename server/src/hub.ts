@@ -425,17 +425,18 @@ export class Hub {
   }
 
   *counters(): Generator<[AppId, AppCounters]> {
-    for (const [appId, app] of this.apps) {
-      yield [
-        appId,
-        {
-          connections: app.sessions.size,
-          subscriptions: app.subscriptions,
-          channels: app.channels.size,
-          delivered: app.delivered,
-        },
-      ];
-    }
+    for (const appId of this.apps.keys()) yield [appId, this.countersOf(appId)];
+  }
+
+  /** Zeros where nobody ever subscribed to anything. */
+  countersOf(appId: AppId): AppCounters {
+    const app = this.apps.get(appId);
+    return {
+      connections: app?.sessions.size ?? 0,
+      subscriptions: app?.subscriptions ?? 0,
+      channels: app?.channels.size ?? 0,
+      delivered: app?.delivered ?? 0,
+    };
   }
 
   private isBusyWith(app: App | undefined, coming = 0, comingLength = 0): boolean {

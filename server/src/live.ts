@@ -22,7 +22,13 @@ export interface Window {
   readonly offset: number;
 }
 
-export interface Listed<T> {
+/** An answer for which several nodes may have been asked. */
+export interface Gathered {
+  /** What is missing in it and why, for people: `1 of 3 nodes did not answer`. Absent: nothing. */
+  readonly incomplete?: string | undefined;
+}
+
+export interface Listed<T> extends Gathered {
   readonly items: readonly T[];
   /** How many there are in all. */
   readonly total: number;
@@ -39,6 +45,11 @@ export interface ActiveChannel {
 export interface ChannelInfo extends ActiveChannel {
   /** Sessions that would hear a publication, by patterns too, each once. A pattern's subscribers. */
   readonly listeners: number;
+}
+
+export interface Disconnected extends Gathered {
+  /** How many sessions that were. */
+  readonly count: number;
 }
 
 /** A session with a subscription in the application. */
@@ -59,8 +70,8 @@ export interface Connection {
 }
 
 /**
- * Answers are of one moment, or of several close by when there is much to look at. Everything is
- * asynchronous: several nodes would have to ask each other.
+ * Answers are of one moment, or of several close by when there is much to look at, or several nodes
+ * to ask. What a node does not tell in time is missing, and the answer says so.
  * @throws Refusal `unavailable` when an application asks too much at once (all of them reject)
  */
 export interface Live {
@@ -73,7 +84,7 @@ export interface Live {
     filter: { readonly prefix: string } & Window,
   ): Promise<Listed<ActiveChannel>>;
   /** Zeros where nobody is. */
-  channel(channel: ParsedChannel): Promise<ChannelInfo>;
+  channel(channel: ParsedChannel): Promise<ChannelInfo & Gathered>;
   /** Who is on a presence channel, as JSON text: `{"<id>":{…},…}`. */
   members(appId: AppId, channel: Channel): Promise<string>;
   /**
@@ -86,25 +97,23 @@ export interface Live {
   ): Promise<Listed<Connection>>;
   /**
    * Ends all that a session is subscribed to in this application, and tells its client. SUB-8
-   * @returns how many sessions that were: 0 when there is none of this id
+   * @returns 0 when there is none of this id
    */
-  disconnect(appId: AppId, connectionId: string): Promise<number>;
+  disconnect(appId: AppId, connectionId: string): Promise<Disconnected>;
   /** The same for all sessions that are present in this application as this user. */
-  disconnectUser(appId: AppId, presenceId: string): Promise<number>;
+  disconnectUser(appId: AppId, presenceId: string): Promise<Disconnected>;
   /** What was refused lately, the last first. */
   refusals(appId: AppId, window: Window): Promise<Listed<Refused>>;
 }
 
 export const maxShownSubscriptions = 100;
 export const maxShownIds = 10;
-/** Looks at all channels or connections of one application that run or wait. */
-const maxScans = 16;
 /** Subscriptions or sessions looked at between two looks at the clock. */
 const betweenLooks = 8;
 
 /** Of this node alone. */
 export class LocalLive implements Live {
-  private readonly scans = new Map<AppId, number>();
+  private readonly looks = new Looks();
   private lastScan: Promise<void> = Promise.resolve();
 
   constructor(
@@ -116,26 +125,33 @@ export class LocalLive implements Live {
     appId: AppId,
     { prefix, ...window }: { readonly prefix: string } & Window,
   ): Promise<Listed<ActiveChannel>> {
+    const { items, total } = await this.names(appId, prefix, window);
+    return { items: await this.withMembers(appId, items), total };
+  }
+
+  /** `channels` without who is present. */
+  async names(appId: AppId, prefix: string, window: Window): Promise<Listed<NamedCount>> {
     const start = `/${appId}/${prefix}`;
     const busiest = new Best<NamedCount>(window, ({ name }) => name, byCountThenName);
     const channels = this.node.view(appId)?.channels ?? [];
     await this.scan(appId, channels, ([name, { size }]) => {
       if (name.startsWith(start)) busiest.add({ name, count: size });
     });
-    const items = busiest.items();
-    const rooms = items.map(({ name }) => name).filter(isRoom);
+    return { items: busiest.items(), total: busiest.total };
+  }
+
+  /** Adds who is present, by ids. */
+  async withMembers(appId: AppId, names: readonly NamedCount[]): Promise<ActiveChannel[]> {
+    const rooms = names.map(({ name }) => name).filter(isRoom);
     const counts = await this.node.memberCounts(appId, rooms);
     const members = new Map<string, number | undefined>(
       rooms.map((room, index) => [room, counts[index]]),
     );
-    return {
-      items: items.map(({ name, count }) => ({
-        channel: name,
-        subscribers: count,
-        members: members.get(name),
-      })),
-      total: busiest.total,
-    };
+    return names.map(({ name, count }) => ({
+      channel: name,
+      subscribers: count,
+      members: members.get(name),
+    }));
   }
 
   async channel({ appId, name, isPattern }: ParsedChannel): Promise<ChannelInfo> {
@@ -155,13 +171,9 @@ export class LocalLive implements Live {
     appId: AppId,
     { search, ...window }: { readonly search: string } & Window,
   ): Promise<Listed<Connection>> {
-    const text = search.toLowerCase();
-    const newest = new Best<Session>(window, ({ clientId }) => clientId, byAge);
-    await this.scan(appId, this.sessions(appId), (session) => {
-      if (text === "" || shows(session, appId, text)) newest.add(session);
-    });
+    const newest = await this.newest(appId, search, window);
     const items: Connection[] = [];
-    await this.scan(appId, newest.items(), (session) => {
+    await this.scan(appId, newest.items, (session) => {
       const connection = toConnection(session, appId);
       // It may have left meanwhile.
       if (connection.subscriptionCount > 0) items.push(connection);
@@ -169,11 +181,17 @@ export class LocalLive implements Live {
     return { items, total: newest.total };
   }
 
-  disconnect(appId: AppId, connectionId: string): Promise<number> {
+  /** Since when the connections are there that `connections` gives, in ms since 1970. */
+  async ages(appId: AppId, search: string, window: Window): Promise<Listed<number>> {
+    const { items, total } = await this.newest(appId, search, window);
+    return { items: items.map(({ since }) => since), total };
+  }
+
+  disconnect(appId: AppId, connectionId: string): Promise<Disconnected> {
     return this.disconnectWhere(appId, ({ hash }) => hash === connectionId);
   }
 
-  disconnectUser(appId: AppId, presenceId: string): Promise<number> {
+  disconnectUser(appId: AppId, presenceId: string): Promise<Disconnected> {
     return this.disconnectWhere(appId, (session) => {
       for (const each of subscriptionsIn(session, appId)) {
         if (each.member?.id === presenceId) return true;
@@ -187,17 +205,28 @@ export class LocalLive implements Live {
     return { items: all.slice(offset, offset + limit), total: all.length };
   }
 
+  private async newest(appId: AppId, search: string, window: Window): Promise<Listed<Session>> {
+    const text = search.toLowerCase();
+    const newest = new Best<Session>(window, ({ clientId }) => clientId, byAge);
+    await this.scan(appId, this.sessions(appId), (session) => {
+      // One that is about to come from another node is listed there.
+      if (this.node.findSession(session.clientId) !== session) return;
+      if (text === "" || shows(session, appId, text)) newest.add(session);
+    });
+    return { items: newest.items(), total: newest.total };
+  }
+
   private async disconnectWhere(
     appId: AppId,
     isMeant: (session: Session) => boolean,
-  ): Promise<number> {
+  ): Promise<Disconnected> {
     let count = 0;
     await this.scan(appId, this.sessions(appId), (session) => {
       if (!isMeant(session)) return;
       this.node.disconnect(session, appId);
       count++;
     });
-    return count;
+    return { count };
   }
 
   private sessions(appId: AppId): Iterable<Session> {
@@ -219,34 +248,53 @@ export class LocalLive implements Live {
 
   /** One after the other, so that however many ask, everybody else waits for one slice at a time. */
   private async scan<T>(appId: AppId, items: Iterable<T>, visit: (item: T) => void): Promise<void> {
-    const running = this.scans.get(appId) ?? 0;
-    if (running >= maxScans) {
-      throw new Refusal(
-        "unavailable",
-        [],
-        `An application may ask ${maxScans} things at once about its channels and connections; try again in a moment.`,
-      );
-    }
-    this.scans.set(appId, running + 1);
+    const done = this.looks.begin(appId);
     const scan = this.lastScan.then(() => inSlices(items, visit, betweenLooks));
     this.lastScan = scan.catch(() => undefined);
     try {
       await scan;
     } finally {
-      const rest = (this.scans.get(appId) ?? 1) - 1;
-      if (rest > 0) this.scans.set(appId, rest);
-      else this.scans.delete(appId);
+      done();
     }
   }
 }
 
-interface NamedCount {
+/** Looks at all channels or connections of one application that run or wait. LIM-9 */
+const maxLooks = 16;
+
+/** So many at once for each application. */
+export class Looks {
+  private readonly running = new Map<AppId, number>();
+
+  /**
+   * @returns to be called when it is over
+   * @throws Refusal `unavailable`
+   */
+  begin(appId: AppId): () => void {
+    const running = this.running.get(appId) ?? 0;
+    if (running >= maxLooks) {
+      throw new Refusal(
+        "unavailable",
+        [],
+        `An application may ask ${maxLooks} things at once about its channels and connections; try again in a moment.`,
+      );
+    }
+    this.running.set(appId, running + 1);
+    return () => {
+      const rest = (this.running.get(appId) ?? 1) - 1;
+      if (rest > 0) this.running.set(appId, rest);
+      else this.running.delete(appId);
+    };
+  }
+}
+
+export interface NamedCount {
   readonly name: Channel | Pattern;
   readonly count: number;
 }
 
 /** Those of a list that are in a window of it, found without sorting all of the list. */
-class Best<T> {
+export class Best<T> {
   private added = 0;
   private kept: T[] = [];
   private worst: T | undefined;
@@ -255,7 +303,7 @@ class Best<T> {
   /** @param keyOf tells items apart: what leaves a list and returns may be seen twice on the way */
   constructor(
     private readonly window: Window,
-    private readonly keyOf: (item: T) => string,
+    private readonly keyOf: (item: T) => unknown,
     private readonly order: (one: T, other: T) => number,
   ) {
     this.size = window.offset + window.limit;
@@ -284,7 +332,7 @@ class Best<T> {
   }
 }
 
-function byCountThenName(one: NamedCount, other: NamedCount): number {
+export function byCountThenName(one: NamedCount, other: NamedCount): number {
   return other.count - one.count || compare(one.name, other.name);
 }
 

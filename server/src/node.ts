@@ -52,6 +52,11 @@ export interface NodeParts {
   /** A session ends this long after its last handshake or connect. */
   readonly sessionExpiryMs: number;
   readonly statisticsIntervalMs: number;
+  /**
+   * Where there are other nodes: told at each interval which applications' statistics are heard
+   * here. Whoever is told sees to it that they are published, once.
+   */
+  readonly onStatisticsDue?: (heard: readonly AppId[]) => void;
   /** Told of every session that ended. */
   readonly onSessionEnd?: (session: Session, reason: EndReason) => void;
   /** Publications of other nodes were lost: more waits for delivery here than may. */
@@ -59,13 +64,28 @@ export interface NodeParts {
   readonly logError: (error: unknown, what: string) => void;
 }
 
-/** What an application has published at this node, and how its totals stood at the last report. */
+/** What an application has published at this node. */
 interface Traffic {
   published: number;
   /** Given to the broker and not yet taken. */
   untaken: number;
   untakenLength: number;
-  reported: { at: number; published: number; delivered: number };
+  /** How its totals stood at the end of the last interval. */
+  counted: { at: number; published: number; delivered: number };
+  /** Of the last interval. */
+  publishedPerSecond: number;
+  deliveredPerSecond: number;
+}
+
+/** What goes on in an application, in the words of the event. META-1 */
+export interface Statistics {
+  readonly connections: number;
+  readonly subscriptions: number;
+  readonly channels: number;
+  readonly published: number;
+  readonly delivered: number;
+  readonly publishedPerSecond: number;
+  readonly deliveredPerSecond: number;
 }
 
 /** How long a session that goes to another node waits for its client to take what it was sent. */
@@ -131,7 +151,7 @@ export class Node implements SessionHome, Sessions {
       (appId, channel, data) => this.announce(appId, channel, data),
       () => this.nextId(),
     );
-    this.statisticsTimer = setInterval(() => this.reportStatistics(), parts.statisticsIntervalMs);
+    this.statisticsTimer = setInterval(() => this.countStatistics(), parts.statisticsIntervalMs);
     this.statisticsTimer.unref();
   }
 
@@ -376,6 +396,25 @@ export class Node implements SessionHome, Sessions {
     return this.hub.view(appId);
   }
 
+  /** What goes on in an application at this node; the rates are those of the last interval. */
+  statistics(appId: AppId): Statistics {
+    const { delivered, ...sizes } = this.hub.countersOf(appId);
+    const traffic = this.traffic.get(appId);
+    return {
+      ...sizes,
+      published: traffic?.published ?? 0,
+      delivered,
+      publishedPerSecond: traffic?.publishedPerSecond ?? 0,
+      deliveredPerSecond: traffic?.deliveredPerSecond ?? 0,
+    };
+  }
+
+  /** Those that hear an application's statistics get these. */
+  publishStatistics(appId: AppId, statistics: Statistics): void {
+    const sent = this.send(appId, statisticsOf(appId), JSON.stringify(statistics), undefined);
+    this.supervise(sent, "publish statistics");
+  }
+
   /** Everyone on a presence channel, as JSON text: `{"<id>":{…},…}` */
   members(appId: AppId, channel: Channel): MaybePromise<string> {
     return this.presence.members(appId, channel);
@@ -537,38 +576,34 @@ export class Node implements SessionHome, Sessions {
         published: 0,
         untaken: 0,
         untakenLength: 0,
-        reported: { at: performance.now(), published: 0, delivered: 0 },
+        counted: { at: performance.now(), published: 0, delivered: 0 },
+        publishedPerSecond: 0,
+        deliveredPerSecond: 0,
       };
       this.traffic.set(appId, traffic);
     }
     return traffic;
   }
 
-  /** One event on `/<app>/meta/statistics` for each application where somebody listens. */
-  private reportStatistics(): void {
-    const at = performance.now();
-    for (const [
-      appId,
-      { connections, subscriptions, channels, delivered },
-    ] of this.hub.counters()) {
-      const traffic = this.trafficOf(appId);
-      const { published, reported } = traffic;
-      const seconds = (at - reported.at) / 1000;
-      traffic.reported = { at, published, delivered };
-      const channel = `/${appId}/meta/statistics` as Channel;
-      if (!this.hub.isHeard(appId, channel)) continue;
-      const statistics = {
-        connections,
-        subscriptions,
-        channels,
-        published,
-        delivered,
-        publishedPerSecond: rate(published - reported.published, seconds),
-        deliveredPerSecond: rate(delivered - reported.delivered, seconds),
-      };
-      const sent = this.send(appId, channel, JSON.stringify(statistics), undefined);
-      this.supervise(sent, "publish statistics");
+  /** An interval is over. */
+  private countStatistics(): void {
+    const heard: AppId[] = [];
+    for (const [appId] of this.hub.counters()) {
+      this.trafficOf(appId);
+      if (this.hub.isHeard(appId, statisticsOf(appId))) heard.push(appId);
     }
+    const at = performance.now();
+    for (const [appId, traffic] of this.traffic) {
+      const { published, counted } = traffic;
+      const { delivered } = this.hub.countersOf(appId);
+      const seconds = (at - counted.at) / 1000;
+      traffic.publishedPerSecond = rate(published - counted.published, seconds);
+      traffic.deliveredPerSecond = rate(delivered - counted.delivered, seconds);
+      traffic.counted = { at, published, delivered };
+    }
+    const { onStatisticsDue } = this.parts;
+    if (onStatisticsDue !== undefined) onStatisticsDue(heard);
+    else for (const appId of heard) this.publishStatistics(appId, this.statistics(appId));
   }
 
   /** Work that nobody waits for. */
@@ -593,6 +628,10 @@ function untilTaken<T>(taken: Promise<T>, traffic: Traffic, length: number): Pro
 
 function rate(count: number, seconds: number): number {
   return seconds > 0 ? Math.round((count / seconds) * 100) / 100 : 0;
+}
+
+function statisticsOf(appId: AppId): Channel {
+  return `/${appId}/meta/statistics` as Channel;
 }
 
 function appOf(name: string): AppId {

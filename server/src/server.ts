@@ -96,6 +96,7 @@ export async function startServer(
     limits,
     sessionExpiryMs,
     statisticsIntervalMs: config.statisticsIntervalMs,
+    ...(cluster === undefined ? {} : { onStatisticsDue: (heard) => cluster.statisticsDue(heard) }),
     onSessionEnd: (session, reason) => {
       const level = reason === "overflow" ? "warn" : "debug";
       log[level]({ client: session.hash, reason }, "session ended");
@@ -113,10 +114,10 @@ export async function startServer(
     node.revoke(revoked);
     for (const appId of revoked.appIds) refusals.forget(appId);
   });
-  const live = new LocalLive(node, refusals);
+  const localLive = new LocalLive(node, refusals);
 
   const authorize = createAuthorize(keys);
-  const sessions = cluster?.join({
+  const joined = cluster?.join({
     node,
     encoder: bayeuxEncoder,
     isAllowed: (appId, keyId) => keys.isInForce(appId, keyId),
@@ -125,8 +126,11 @@ export async function startServer(
       clean: async (host, nodeId, appId) => shared?.clean(host, nodeId, appId),
     },
     sessionExpiryMs,
+    statisticsIntervalMs: config.statisticsIntervalMs,
+    live: localLive,
   });
-  const bayeux = new Bayeux(node, sessions ?? node, authorize, {
+  const live = joined?.live ?? localLive;
+  const bayeux = new Bayeux(node, joined?.sessions ?? node, authorize, {
     ...config.bayeux,
     batchMessages: limits.batchMessages,
     onRefusal: (refusal, kind, channel) => {

@@ -11,7 +11,7 @@ export const quietLive: Live = {
   }),
   members: async () => "{}",
   connections: async () => ({ items: [], total: 0 }),
-  disconnect: async () => 1,
-  disconnectUser: async () => 1,
+  disconnect: async () => ({ count: 1 }),
+  disconnectUser: async () => ({ count: 1 }),
   refusals: async () => ({ items: [], total: 0 }),
 };

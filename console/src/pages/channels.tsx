@@ -11,6 +11,7 @@ import { DataTable } from "../ui/data-table.js";
 import { Dialog } from "../ui/dialog.js";
 import { Empty } from "../ui/empty.js";
 import { Heading } from "../ui/heading.js";
+import { Incomplete } from "../ui/incomplete.js";
 import { brief, jsonOf } from "../ui/json.js";
 import { Name } from "../ui/name.js";
 import { maxLiveOffset, Pages, pageSize, useListPlace } from "../ui/paging.js";
@@ -49,6 +50,7 @@ export function Channels() {
         onChange={(next) => set({ search: next, page: "" })}
       />
       {error !== null && <Problem error={error} onRetry={() => refetch()} />}
+      <Incomplete of={data} />
       {data === undefined && error === null && <Skeleton height={180} />}
       {data?.total === 0 && (
         <Empty title={search === "" ? "Nobody is listening now" : "No such channel is listened to"}>
@@ -201,11 +203,17 @@ function Members({ channel }: { channel: string }) {
           action="Disconnect"
           onClose={() => setChosen(undefined)}
           onConfirm={async () => {
-            await disconnect.mutateAsync(chosen);
+            const { incomplete } = await disconnect.mutateAsync(chosen);
             setChosen(undefined);
-            notifications.show({
-              message: `“${isolate(shorten(chosen))}” is disconnected from this application.`,
-            });
+            const name = `“${isolate(shorten(chosen))}”`;
+            notifications.show(
+              incomplete === undefined
+                ? { message: `${name} is disconnected from this application.` }
+                : {
+                    color: "yellow",
+                    message: `${name} may still be connected: ${incomplete}. Try again in a moment.`,
+                  },
+            );
           }}
         >
           <Text size="sm">

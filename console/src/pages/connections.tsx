@@ -7,6 +7,7 @@ import { Confirm } from "../ui/confirm.js";
 import { type Column, DataTable } from "../ui/data-table.js";
 import { Empty } from "../ui/empty.js";
 import { Heading } from "../ui/heading.js";
+import { Incomplete } from "../ui/incomplete.js";
 import { Name } from "../ui/name.js";
 import { maxLiveOffset, Pages, useListPlace } from "../ui/paging.js";
 import { Problem } from "../ui/problem.js";
@@ -41,6 +42,7 @@ export function Connections() {
         onChange={(next) => set({ search: next, page: "" })}
       />
       {error !== null && <Problem error={error} onRetry={() => refetch()} />}
+      <Incomplete of={data} />
       {data === undefined && error === null && <Skeleton height={180} />}
       {data?.total === 0 && (
         <Empty title={search === "" ? "Nobody is connected now" : "No connection matches"}>

@@ -21,6 +21,7 @@ import { useLive } from "../queries.js";
 import { Copy } from "../ui/copy.js";
 import { DataTable } from "../ui/data-table.js";
 import { Heading } from "../ui/heading.js";
+import { Incomplete } from "../ui/incomplete.js";
 import { Problem } from "../ui/problem.js";
 import { nameOr } from "../ui/text.js";
 import { timeOfDay, When } from "../ui/time.js";
@@ -190,6 +191,7 @@ function Busiest() {
       }
     >
       {error !== null && <Problem error={error} onRetry={() => refetch()} />}
+      <Incomplete of={data} />
       {data === undefined && error === null && <Skeleton height={80} />}
       {isQuiet && <Text c="dimmed">Nobody listens to a channel now.</Text>}
       {data !== undefined && !isQuiet && (
@@ -230,6 +232,7 @@ function Refusals() {
   return (
     <Card title="Recent refusals">
       {error !== null && <Problem error={error} onRetry={() => refetch()} />}
+      <Incomplete of={data} />
       {data === undefined && error === null && <Skeleton height={80} />}
       {data?.items.length === 0 && (
         <Text c="dimmed">

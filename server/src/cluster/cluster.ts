@@ -1,14 +1,17 @@
-/** What makes several nodes one server: who lives, and whose sessions live where. */
+/** What makes several nodes one server: who lives, whose sessions live where, what all do together. */
 import type { AppId, KeyId } from "@pandapush/protocol";
+import type { Live, LocalLive } from "../live.js";
 import type { MaybePromise } from "../maybe-promise.js";
 import type { Node } from "../node.js";
 import type { Log, RedisHost, RedisHosts } from "../redis/hosts.js";
 import type { Encoder, Sessions } from "../session.js";
 import { Directory } from "./directory.js";
+import { ClusterLive } from "./live.js";
 import { createMembership, type Membership, type OwnMembership } from "./membership.js";
 import { Moves } from "./moves.js";
 import { Peers } from "./peers.js";
 import { ClusterSessions, RemoteSession } from "./sessions.js";
+import { ClusterStatistics } from "./statistics.js";
 
 /** A node that stood still for longer counts as dead; the others notice within this and a renewal. */
 const leaseMs = 6_000;
@@ -29,13 +32,23 @@ export interface ClusterParts {
   };
   /** A session ends this long after its last handshake or connect. */
   readonly sessionExpiryMs: number;
+  readonly statisticsIntervalMs: number;
+  /** What goes on at this node. */
+  readonly live: LocalLive;
+}
+
+/** What a node has of the others once it has joined them. */
+interface Joined {
+  readonly sessions: ClusterSessions;
+  readonly moves: Moves;
+  readonly statistics: ClusterStatistics;
 }
 
 export class Cluster {
   readonly membership: Membership;
   readonly peers: Peers;
   private readonly own: OwnMembership;
-  private joined: { readonly sessions: ClusterSessions; readonly moves: Moves } | undefined;
+  private joined: Joined | undefined;
   private parts: ClusterParts | undefined;
 
   constructor(
@@ -59,8 +72,8 @@ export class Cluster {
   }
 
   /** Call once, before `start`. */
-  join(parts: ClusterParts): Sessions {
-    const { node, encoder, isAllowed, sessionExpiryMs } = parts;
+  join(parts: ClusterParts): { readonly sessions: Sessions; readonly live: Live } {
+    const { node, encoder, isAllowed, sessionExpiryMs, statisticsIntervalMs } = parts;
     const { membership, peers } = this;
     const log = this.log;
     const directory = new Directory(this.hosts, membership, 3 * sessionExpiryMs, log);
@@ -77,8 +90,16 @@ export class Cluster {
     });
     const sessions = new ClusterSessions({ node, directory, membership, peers, moves, isAllowed });
     this.parts = parts;
-    this.joined = { sessions, moves };
-    return sessions;
+    const statistics = new ClusterStatistics({
+      node,
+      hosts: this.hosts,
+      membership,
+      peers,
+      intervalMs: statisticsIntervalMs,
+      log,
+    });
+    this.joined = { sessions, moves, statistics };
+    return { sessions, live: new ClusterLive({ local: parts.live, membership, peers }) };
   }
 
   /** Others find this node when it resolves, unless no host can be reached. */
@@ -91,14 +112,20 @@ export class Cluster {
     this.joined?.moves.ended(clientId, hasMoved);
   }
 
+  /** An interval of the statistics is over; those of these applications are heard here. */
+  statisticsDue(heard: readonly AppId[]): void {
+    this.joined?.statistics.due(heard);
+  }
+
   /**
    * Gives what this node has to others, as far as there is time.
    * @returns how many sessions went
    */
   async drain(deadline: number): Promise<number> {
     if (this.joined === undefined) return 0;
-    const { sessions, moves } = this.joined;
+    const { sessions, moves, statistics } = this.joined;
     await this.own.leave();
+    statistics.leave();
     const moved = await moves.giveAway(deadline);
     sessions.drain();
     return moved;

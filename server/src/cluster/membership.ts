@@ -23,6 +23,8 @@ export interface Membership {
   readonly id: string;
   /** All that live and do not leave, this one included; sorted. */
   readonly nodes: readonly string[];
+  /** Those and the ones that leave: all that may have sessions. Sorted. */
+  readonly all: readonly string[];
   /**
    * Whether the node lives, as far as known: until it is declared dead, or has left. One that
    * started a moment ago may not be known yet; then Redis is asked.
@@ -151,6 +153,7 @@ class RedisMembership implements OwnMembership {
   /** The ids that this node had. */
   private readonly former = new Set<string>();
   private living: readonly string[] = [this.id];
+  private present: readonly string[] = [this.id];
   private timer: NodeJS.Timeout | undefined;
   private verifying: Promise<void> | undefined;
   private isLeaving = false;
@@ -182,6 +185,10 @@ class RedisMembership implements OwnMembership {
 
   get nodes(): readonly string[] {
     return this.living;
+  }
+
+  get all(): readonly string[] {
+    return this.present;
   }
 
   async start(): Promise<void> {
@@ -343,10 +350,11 @@ class RedisMembership implements OwnMembership {
     const leaving = new Set(this.views.flatMap((view) => view.leaving));
     const holds = (nodeId: string): boolean =>
       this.views.some(({ leases }) => leases.get(nodeId)?.hasRunOut === false);
-    const others = [...this.known].filter(
-      (nodeId) => nodeId !== this.id && !leaving.has(nodeId) && holds(nodeId),
+    const others = [...this.known].filter((nodeId) => nodeId !== this.id && holds(nodeId));
+    this.present = [...others, this.id].sort();
+    this.living = this.present.filter((nodeId) =>
+      nodeId === this.id ? !this.isLeaving : !leaving.has(nodeId),
     );
-    this.living = (this.isLeaving ? others : [...others, this.id]).sort();
   }
 
   /** Declares dead whose lease has run out wherever we can look. */

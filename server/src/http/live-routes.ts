@@ -1,8 +1,9 @@
 /** What goes on in an application: for its admins below `/admin/api`, for back ends below `/api`. */
 import { type AppId, type Channel, type ParsedChannel, parseChannel } from "@pandapush/protocol";
+import type { FastifyReply } from "fastify";
 import { z } from "zod";
 import { Refusal } from "../errors.js";
-import type { Live } from "../live.js";
+import type { Gathered, Listed, Live } from "../live.js";
 import type { Store } from "../storage/store.js";
 import * as shapes from "./admin-shapes.js";
 import { type AppUser, appRoute, JsonText, type Route } from "./route.js";
@@ -27,10 +28,10 @@ function lookRoutes(live: Live): Route<AppUser>[] {
         query: shapes.channelsPage,
         answer: z.array(shapes.liveChannel),
         isPaged: true,
+        isGathered: true,
       },
       async ({ appId }, { query, reply }) => {
-        const { items, total } = await live.channels(appId, query);
-        reply.header("x-total-count", total);
+        const { items } = tellList(reply, await live.channels(appId, query));
         return items.map(shapes.toLiveChannel);
       },
     ),
@@ -42,10 +43,11 @@ function lookRoutes(live: Live): Route<AppUser>[] {
         summary:
           "How many are subscribed to a channel or pattern, named without /<application id>/, and how many hear it, by patterns too",
         answer: shapes.liveChannelDetail,
+        isGathered: true,
       },
-      async ({ appId }, { params }) => {
+      async ({ appId }, { params, reply }) => {
         const channel = readChannel(appId, params["*"]);
-        return shapes.toLiveChannelDetail(await live.channel(channel));
+        return shapes.toLiveChannelDetail(tell(reply, await live.channel(channel)));
       },
     ),
     appRoute(
@@ -75,10 +77,10 @@ function lookRoutes(live: Live): Route<AppUser>[] {
         query: shapes.connectionsPage,
         answer: z.array(shapes.liveConnection),
         isPaged: true,
+        isGathered: true,
       },
       async ({ appId }, { query, reply }) => {
-        const { items, total } = await live.connections(appId, query);
-        reply.header("x-total-count", total);
+        const { items } = tellList(reply, await live.connections(appId, query));
         return items.map(shapes.toLiveConnection);
       },
     ),
@@ -90,10 +92,10 @@ function lookRoutes(live: Live): Route<AppUser>[] {
         query: shapes.refusalsPage,
         answer: z.array(shapes.liveRefusal),
         isPaged: true,
+        isGathered: true,
       },
       async ({ appId }, { query, reply }) => {
-        const { items, total } = await live.refusals(appId, query);
-        reply.header("x-total-count", total);
+        const { items } = tellList(reply, await live.refusals(appId, query));
         return items.map(shapes.toLiveRefusal);
       },
     ),
@@ -117,13 +119,17 @@ function disconnectRoutes({ live, store }: LiveParts): Route<AppUser>[] {
       },
       async (user, { params }) => {
         const { connectionId = "" } = params;
-        const disconnected = await live.disconnect(user.appId, connectionId);
-        if (disconnected === 0) {
+        const { count, incomplete } = await live.disconnect(user.appId, connectionId);
+        if (count === 0 && incomplete !== undefined) {
+          const detail = `The connection was not found, but ${incomplete}; try again in a moment.`;
+          throw new Refusal("unavailable", [], detail);
+        }
+        if (count === 0) {
           const detail = "The application has no connection with this id; it may have ended.";
           throw new Refusal("noSuchResource", [], detail);
         }
         await note(user, "connection.disconnect", { connection: connectionId });
-        return { disconnected };
+        return { disconnected: count };
       },
     ),
     appRoute(
@@ -132,17 +138,29 @@ function disconnectRoutes({ live, store }: LiveParts): Route<AppUser>[] {
         path: "/users/:presenceId/disconnect",
         summary: "The same for all sessions that are present as this user, 0 of them too",
         answer: shapes.disconnected,
+        isGathered: true,
       },
-      async (user, { params }) => {
+      async (user, { params, reply }) => {
         const { presenceId = "" } = params;
-        const disconnected = await live.disconnectUser(user.appId, presenceId);
-        if (disconnected > 0) {
-          await note(user, "user.disconnect", { user: presenceId, connections: disconnected });
+        const { count } = tell(reply, await live.disconnectUser(user.appId, presenceId));
+        if (count > 0) {
+          await note(user, "user.disconnect", { user: presenceId, connections: count });
         }
-        return { disconnected };
+        return { disconnected: count };
       },
     ),
   ];
+}
+
+/** Says in a header what is missing. */
+function tell<T extends Gathered>(reply: FastifyReply, answer: T): T {
+  if (answer.incomplete !== undefined) reply.header("x-incomplete", answer.incomplete);
+  return answer;
+}
+
+function tellList<T>(reply: FastifyReply, list: Listed<T>): Listed<T> {
+  reply.header("x-total-count", list.total);
+  return tell(reply, list);
 }
 
 /** @throws Refusal invalidChannelName */

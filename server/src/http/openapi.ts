@@ -57,7 +57,7 @@ function describeRoute(route: Route<never>, path: string, by: DescribedApi["by"]
     responses: {
       [route.status ?? 200]: {
         description: "Done",
-        ...(route.isPaged === true ? { headers: totalHeader } : {}),
+        ...headersOf(route),
         content:
           route.answer === undefined
             ? { "text/plain": { schema: { const: "OK" } } }
@@ -68,8 +68,22 @@ function describeRoute(route: Route<never>, path: string, by: DescribedApi["by"]
   };
 }
 
+function headersOf({ isPaged, isGathered }: Route<never>): object {
+  const headers = {
+    ...(isPaged === true ? totalHeader : {}),
+    ...(isGathered === true ? incompleteHeader : {}),
+  };
+  return Object.keys(headers).length > 0 ? { headers } : {};
+}
+
 const totalHeader = {
   "X-Total-Count": { description: "How many there are on all pages", schema: { type: "integer" } },
+};
+const incompleteHeader = {
+  "X-Incomplete": {
+    description: "What is missing in the answer, such as: 1 of 3 nodes did not answer",
+    schema: { type: "string" },
+  },
 };
 
 function refusalsOf(route: Route<never>, by: DescribedApi["by"]): [number, string][] {

@@ -31,6 +31,8 @@ interface Definition<Query extends z.ZodType, Body extends z.ZodType, Answer ext
   readonly answer?: Answer;
   /** The answer has the header `X-Total-Count`: how many there are on all pages. */
   readonly isPaged?: true;
+  /** Several nodes are asked; what is missing in the answer is said in the header `X-Incomplete`. */
+  readonly isGathered?: true;
 }
 
 /** A route with its types checked and put away, for whoever the API's users are. */

@@ -104,7 +104,8 @@ class PostgresDatabase implements Database {
         ids,
       ]);
       await trx.raw(
-        `UPDATE keys SET use_count = coalesce(use_count, 0) + used.count, last_used = used.at
+        `UPDATE keys SET use_count = coalesce(use_count, 0) + used.count,
+          last_used = greatest(last_used, used.at)
         FROM unnest(?::text[], ?::bigint[], ?::timestamptz[]) AS used(id, count, at)
         WHERE keys.id = used.id`,
         [ids, part.map(({ count }) => count), part.map(({ lastUsed }) => lastUsed.toISOString())],

@@ -63,7 +63,7 @@ async function countUses(trx: Knex.Transaction, uses: readonly KeyUse[]): Promis
       .where({ id: keyId })
       .update({
         use_count: trx.raw("coalesce(use_count, 0) + ?", [count]),
-        last_used: lastUsed.toISOString(),
+        last_used: trx.raw("max(coalesce(last_used, ''), ?)", [lastUsed.toISOString()]),
       });
   }
 }

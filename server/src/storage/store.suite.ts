@@ -120,6 +120,9 @@ export function storeSuite(open: () => Promise<{ store: Store; other: Store }>):
     ]);
     await other.recordUse([{ keyId: first.id, count: 4, lastUsed }]);
     expect(await store.findKey(appId, first.id)).toMatchObject({ useCount: 7, lastUsed });
+    // Another node may write later what happened before.
+    await store.recordUse([{ keyId: first.id, count: 1, lastUsed: earlier }]);
+    expect(await store.findKey(appId, first.id)).toMatchObject({ useCount: 8, lastUsed });
     expect(await store.findKey(appId, second.id)).toMatchObject({ useCount: 1 });
   });
 

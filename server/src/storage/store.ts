@@ -182,7 +182,7 @@ export interface Store {
    */
   rotateKey(appId: AppId, id: KeyId, overlapMs: number, by?: string): Promise<Key | undefined>;
   removeKey(appId: AppId, id: KeyId, by?: string): Promise<boolean>;
-  /** Adds to `use_count` and sets `last_used`, of all or of none. */
+  /** Adds to `use_count`, and to `last_used` what is later than it, of all or of none. */
   recordUse(uses: readonly KeyUse[]): Promise<void>;
   /** For what is no change of an application or key. */
   addAudit(entry: Omit<AuditEntry, "id" | "at" | "appName">): Promise<void>;
