@@ -294,8 +294,7 @@ export class Node implements SessionHome, Sessions {
   }
 
   /**
-   * Ends a session here, to go on at another node. It stays present where it is: `forgetRooms`,
-   * or `leaveRooms` if it does not arrive.
+   * Ends a session here, to go on at another node. It stays present where it is, if it arrives there.
    * @throws Refusal `unknownClient` when it has ended meanwhile
    */
   async moveOut(session: Session): Promise<Baggage> {
@@ -304,6 +303,9 @@ export class Node implements SessionHome, Sessions {
     await Promise.race([session.flushed(), delay(flushMs, undefined, { ref: false })]);
     if (session.hasEnded) throw new Refusal("unknownClient", [session.clientId]);
     const interests = interestsOf(session);
+    for (const [appId, room] of roomsOf(interests)) {
+      this.presence.forget(appId, room, session.clientId);
+    }
     const { isCounting, since, address, origin } = session;
     const waiting = session.moveOut();
     const sent = session.sentCount;
@@ -372,18 +374,6 @@ export class Node implements SessionHome, Sessions {
     this.endSubscriptionsOf(session, (each) =>
       appOf(each.name) === appId && each.keyId === keyId ? reason : undefined,
     );
-  }
-
-  /** The session is present by another node now. */
-  forgetRooms(clientId: string, interests: readonly Interest[]): void {
-    for (const [appId, room] of roomsOf(interests)) this.presence.forget(appId, room, clientId);
-  }
-
-  /** The session is lost: it is present no more, unless by another node. */
-  leaveRooms(clientId: string, interests: readonly Interest[]): void {
-    for (const [appId, room] of roomsOf(interests)) {
-      this.supervise(this.presence.leave(appId, room, clientId), "leave presence");
-    }
   }
 
   /** Of all sessions that live here. */

@@ -366,16 +366,22 @@ describe("presence at two servers", () => {
     expect((await watcher.event(room)).data).toEqual({ subscribe: { a: { id: "a" } } });
   });
 
-  test("of one that is stopped in order ends at once", async () => {
+  test("[CON-14] of one that is stopped in order goes on at another, and nobody hears of it", async () => {
     const [one, leaving] = [await start(), await start()];
     const room = freshChannel("presence");
     const watcher = await watch(one, room);
-    await join(leaving, room, "a");
+    const client = await join(leaving, room, "a");
     await watcher.event(room);
-    const closed = leaving.close();
     cleanUp.splice(1, 1);
+    await leaving.close();
+    expect((await client.closing()).code).toBe(1001);
+    const again = await Socket.open(one);
+    again.clientId = client.clientId;
+    again.sendConnect();
+    await publishByRest(one, room, '"marker"');
+    for (const each of [watcher, again]) expect((await each.event(room)).data).toBe("marker");
+    await again.ask({ channel: "/meta/disconnect" });
     expect((await watcher.event(room)).data).toEqual({ unsubscribe: { a: null } });
-    await closed;
   });
 
   test("[PRES-6] what could not be said in an outage is made good: there are no ghosts", async () => {

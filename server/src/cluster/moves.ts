@@ -21,8 +21,6 @@ import { type Peers, PeerUnavailable } from "./peers.js";
 
 /** What the new node may take between `prepare` and `take`: a broker may keep it waiting. */
 const prepareMs = 10_000;
-/** When nobody has said by then that a session has arrived, it is lost. */
-const arrivalMs = 15_000;
 /** How many owners are asked for a session that others bring elsewhere at the same time. */
 const maxHops = 6;
 /** Sessions in one request to take them over. */
@@ -67,8 +65,6 @@ export interface MovesParts {
 export class Moves {
   private readonly arrivals = new Map<string, Promise<Session | undefined>>();
   private readonly departures = new Map<Session, Departure>();
-  /** Sessions that were given away, and are not known to have arrived. */
-  private readonly underWay = new Map<string, () => void>();
   /** Sessions that were born elsewhere. */
   private readonly guests = new Set<string>();
   private readonly noting: NodeJS.Timeout;
@@ -79,7 +75,6 @@ export class Moves {
       this.prepare(clientId, from),
     );
     peers.serve("take", ({ clientId }: { clientId: string }, from) => this.give(clientId, from));
-    peers.serve("arrived", ({ clientId }: { clientId: string }) => this.underWay.get(clientId)?.());
     peers.serve("adopt", ({ clientIds }: { clientIds: string[] }) => this.adopt(clientIds));
     this.noting = setInterval(() => void this.noteAll(), parts.noteMs);
     this.noting.unref();
@@ -222,7 +217,6 @@ export class Moves {
     const noted = directory.moved(clientId);
     await node.moveIn(session, baggage);
     await Promise.all([noted, this.endRevoked(session)]);
-    peers.tell(owner, "arrived", { clientId });
     return session;
   }
 
@@ -305,7 +299,6 @@ export class Moves {
     try {
       const baggage = await node.moveOut(session);
       directory.remember(clientId, to);
-      this.watch(clientId, baggage.interests);
       departure.left(this.parts.remote(clientId));
       return { ...baggage, floors: pack(baggage.floors) };
     } catch (error) {
@@ -313,24 +306,6 @@ export class Moves {
       if (error instanceof Refusal) return undefined;
       throw error;
     }
-  }
-
-  /** Nobody is present by a session that was lost on its way. */
-  private watch(clientId: string, interests: readonly Interest[]): void {
-    const { node } = this.parts;
-    const over = (): void => {
-      clearTimeout(timer);
-      this.underWay.delete(clientId);
-    };
-    const timer = setTimeout(() => {
-      over();
-      node.leaveRooms(clientId, interests);
-    }, arrivalMs);
-    timer.unref();
-    this.underWay.set(clientId, () => {
-      over();
-      node.forgetRooms(clientId, interests);
-    });
   }
 
   private departureTo(clientId: string, to: string): [Session, Departure] | undefined {
