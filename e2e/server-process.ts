@@ -4,16 +4,11 @@ import { existsSync } from "node:fs";
 import net from "node:net";
 import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
+import { reap } from "../server/test/reaper.js";
 
 const cli = fileURLToPath(new URL("../server/dist/cli.js", import.meta.url));
 const startMs = 30_000;
 const maxOutput = 1_000_000;
-
-/** Whatever a test did: none survives the process that runs it. */
-const running = new Set<ChildProcess>();
-process.on("exit", () => {
-  for (const child of running) child.kill("SIGKILL");
-});
 
 export interface ServerOptions {
   /** What is added to this process's environment. */
@@ -59,8 +54,7 @@ export class ServerProcess {
       stdio: ["ignore", "pipe", "pipe"],
     });
     this.#child = child;
-    running.add(child);
-    child.once("exit", () => running.delete(child));
+    reap(child);
     const keep = (chunk: Buffer) => {
       this.output = (this.output + chunk.toString()).slice(-maxOutput);
     };

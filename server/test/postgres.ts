@@ -18,6 +18,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { promisify } from "node:util";
 import pg from "pg";
 import type { PostgresConfig } from "../src/config.js";
+import { reap } from "./reaper.js";
 
 const startMs = 20_000;
 const pollMs = 20;
@@ -65,7 +66,6 @@ export class Postgres {
       ]);
     }
     const postgres = new Postgres(folder, await freePort(), options);
-    process.once("exit", () => postgres.process?.kill("SIGQUIT"));
     await postgres.start();
     return postgres;
   }
@@ -130,6 +130,7 @@ export class Postgres {
       ...owner,
     });
     this.process = child;
+    reap(child);
     child.stderr.on("data", (chunk: Buffer) => {
       this.output = (this.output + chunk.toString()).slice(-4000);
     });

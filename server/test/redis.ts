@@ -12,14 +12,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createClient } from "@redis/client";
 import type { RedisHostConfig } from "../src/config.js";
+import { reap } from "./reaper.js";
 
 const program = process.env.REDIS_SERVER_PATH ?? "redis-server";
-
-/** Node's own way out leaves none behind, whatever a test did. */
-const running = new Set<ChildProcess>();
-process.on("exit", () => {
-  for (const child of running) child.kill("SIGKILL");
-});
 
 export class TestRedis {
   private readonly directory = mkdtempSync(join(tmpdir(), "pandapush-redis-"));
@@ -63,7 +58,6 @@ export class TestRedis {
     const ended = once(child, "exit");
     child.kill("SIGKILL");
     await ended;
-    running.delete(child);
   }
 
   /** Ready when it resolves. */
@@ -112,7 +106,7 @@ export class TestRedis {
     args.push(...this.args.map((arg) => (arg === "$PORT" ? String(this.port) : arg)));
     const child = spawn(program, args, { stdio: ["ignore", "pipe", "pipe"] });
     this.child = child;
-    running.add(child);
+    reap(child);
     let output = "";
     await new Promise<void>((resolve, reject) => {
       const ended = (): void => reject(new Error(`${program} did not start:\n${output}`));
