@@ -10,7 +10,7 @@ let cluster: Cluster;
 beforeAll(async () => {
   cluster = await Cluster.start({
     nodes: 3,
-    environment: { DRAIN_MS: "4000", BAYEUX_TIMEOUT_MS: "5000", LOG_LEVEL: "debug" },
+    environment: { DRAIN_MS: "20000", BAYEUX_TIMEOUT_MS: "5000", LOG_LEVEL: "debug" },
   });
 });
 afterAll(() => cluster?.stop());
