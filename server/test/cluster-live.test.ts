@@ -2,6 +2,7 @@
 import type { AppId, KeyId } from "@pandapush/protocol";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from "vitest";
 import { Socket, secret, startTestServer, type TestServer, token } from "./harness.js";
+import { startChildServer } from "./hostile/child.js";
 import { http } from "./protocol/peers.js";
 import { StallingProxy, TestRedis } from "./redis.js";
 
@@ -53,7 +54,7 @@ async function copyApplication({ store, keys }: TestServer): Promise<void> {
 }
 
 /** Whoever started last is not known to the others at once. */
-async function untilKnown(all: readonly TestServer[]): Promise<void> {
+async function untilKnown(all: readonly { url: string; wsUrl: string }[]): Promise<void> {
   const sockets = await Promise.all(all.map(connect));
   const channel = `/${app}/public/a`;
   for (const socket of sockets) await socket.subscribe(channel);
@@ -420,6 +421,35 @@ describe("[META-1] statistics", () => {
     const { id } = await nextOf(one);
     await two.next((message) => message.id === id);
   });
+
+  test("come from another node when theirs is killed", async () => {
+    const killed = await startChildServer({
+      REDIS_HOSTS: redis.address,
+      REDIS_PREFIX: "pandapush:",
+      STATISTICS_INTERVAL_MS: "400",
+      DEV_APPLICATION_ID: app,
+      DEV_KEY_ID: key,
+    });
+    cleanUp.push(() => killed.stop());
+    await untilKnown([...nodes, { url: `http://127.0.0.1:${killed.port}`, wsUrl: killed.wsUrl }]);
+    const first = await hear(killed);
+    const { from } = await nextOf(first);
+    const one = await hear(nodes[0]);
+    await untilFits(one, ({ connections }) => connections === 2);
+    killed.process.kill("SIGKILL");
+    await first.closing();
+    const answers = await Promise.all(nodes.map((node) => ask(node, "/connections")));
+    for (const { total, incomplete } of answers) {
+      expect([total, incomplete]).toEqual([1, "1 of 4 nodes did not answer"]);
+    }
+    while ((await nextOf(one)).from === from);
+    expect(isOneAtATime(await several(one, 8))).toBe(true);
+    await untilFits(one, ({ connections }) => connections === 1);
+    await vi.waitFor(
+      async () => expect((await ask(nodes[0], "/connections")).incomplete).toBeUndefined(),
+      { timeout: 20_000, interval: 100 },
+    );
+  }, 60_000);
 
   test("come from another node when theirs is cut off, one at a time", async () => {
     const proxy = await StallingProxy.start(redis.port);
