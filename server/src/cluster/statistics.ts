@@ -14,7 +14,7 @@ import type { Membership } from "./membership.js";
 import { type Peers, PeerUnavailable } from "./peers.js";
 
 /** Another node takes over after this many intervals without a word, and counts that old go on. */
-const patience = 1.5;
+const patience = 2;
 /** How long a node may take to answer, unless the next interval begins before. */
 const answerMs = 1_000;
 /** Applications that are asked for together. */
