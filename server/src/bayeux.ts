@@ -105,7 +105,7 @@ interface Batch {
   /** Settled when those are answered. */
   readonly unanswered: Promise<void>[];
   readonly connects: { readonly request: ConnectRequest; readonly session: ClientSession }[];
-  readonly disconnected: ClientSession[];
+  disconnected: ClientSession[];
   /** Presence lists that its replies hold. */
   readonly joined: Joined[];
   readonly lists: ListBudget;
@@ -191,7 +191,7 @@ export class Bayeux {
     return after(this.sessions.ready(), () =>
       after(
         inTurn(requests, (request) => this.handle(batch, request)),
-        () => this.finishInTurn(batch),
+        () => after(endElsewhere(batch), () => this.finishInTurn(batch)),
       ),
     );
   }
@@ -550,7 +550,7 @@ export class Bayeux {
       session.hold(new HeldConnect(this, response, request), this.holdMs(request));
     }
     // The disconnect's own reply comes before that of a held connect, and before the close. DIS-2
-    for (const session of disconnected) session.end("disconnect");
+    for (const session of disconnected) void session.end("disconnect");
     for (const { release } of joined) release();
   }
 
@@ -633,6 +633,17 @@ export class Bayeux {
       ? { reconnect: "retry", interval: timeoutMs, timeout: 0 }
       : { reconnect: "retry", interval: intervalMs, timeout: timeoutMs };
   }
+}
+
+/**
+ * Sessions of other nodes have ended before their clients hear so: whatever comes next finds them
+ * unknown. Unless connects of the same batch are to be held first.
+ */
+function endElsewhere(batch: Batch): MaybePromise<unknown> {
+  const remote = batch.disconnected.filter((session) => !(session instanceof Session));
+  if (batch.connects.length > 0 || remote.length === 0) return;
+  batch.disconnected = batch.disconnected.filter((session) => session instanceof Session);
+  return Promise.all(remote.map((session) => session.end("disconnect")));
 }
 
 /** The client itself says that its message is wrong. The protocol's own errors come first. MSG-5 */

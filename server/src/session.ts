@@ -135,8 +135,11 @@ export interface ClientSession {
   forget(source: object): void;
   /** Answers the held connect that came by `source`, if there is one. */
   answerFrom(source: object): void;
-  /** Ends it for good; held connect answered, connection closed. Harmless twice. */
-  end(reason: "disconnect"): void;
+  /**
+   * Ends it for good; held connect answered, connection closed. Harmless twice. Never rejects: a
+   * session that cannot be told expires.
+   */
+  end(reason: "disconnect"): MaybePromise<void>;
 }
 
 /** Finds sessions by what their clients prove themselves with. */

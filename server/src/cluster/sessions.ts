@@ -358,9 +358,12 @@ export class RemoteSession implements ClientSession {
     this.sessions.release(this.clientId, source, "answer");
   }
 
-  end(): void {
-    // Where it cannot be told, it expires.
-    this.sessions.command(this.clientId, { do: "end" }).catch(() => undefined);
+  async end(): Promise<void> {
+    try {
+      await this.sessions.command(this.clientId, { do: "end" });
+    } catch (error) {
+      if (!(error instanceof Refusal)) throw error;
+    }
   }
 }
 
