@@ -375,6 +375,7 @@ export type ErrorCode = keyof typeof catalogue;
 export const closeCodes = {
   normal: { code: 1000, reason: "" },
   goingAway: { code: 1001, reason: "Server is shutting down" },
+  moved: { code: 1001, reason: "The session goes on elsewhere" },
   notUtf8: { code: 1007, reason: "Not UTF-8" },
   slowConsumer: { code: 4008, reason: "Slow consumer" },
   idle: { code: 4009, reason: "Never connected" },

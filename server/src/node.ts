@@ -161,14 +161,7 @@ export class Node implements SessionHome, Sessions {
    * @throws Refusal `tooManySessions`
    */
   createSession(encoder: Encoder, address: string | undefined): Session {
-    const { limits } = this.parts;
-    if (!this.addresses.add(address)) {
-      throw new Refusal(
-        "tooManySessions",
-        [],
-        `An address may have ${limits.sessionsPerAddress} sessions; try again later.`,
-      );
-    }
+    if (!this.addresses.add(address)) throw this.tooManySessions();
     const session = new Session(
       // 160 random bits: the id is all that a client proves itself with.
       [this.id, randomText(20)].join(""),
@@ -315,14 +308,21 @@ export class Node implements SessionHome, Sessions {
   /**
    * Begins to hear for a session that may come from another node. What is unavailable it hears
    * later, and may have missed something of it.
+   * @param address counted here from now on
+   * @param isForced also when its address has no room
    * @returns resolves when it hears all that it can; what it hears waits until `moveIn`
    */
   async expect(
     clientId: string,
     encoder: Encoder,
+    address: string | undefined,
     interests: readonly Interest[],
+    isForced: boolean,
   ): Promise<Session> {
-    const session = new Session(clientId, encoder, undefined, this.sessionLimits, this);
+    const hasRoom = this.addresses.add(address);
+    if (!hasRoom && !isForced) throw this.tooManySessions();
+    const counted = hasRoom ? address : undefined;
+    const session = new Session(clientId, encoder, counted, this.sessionLimits, this);
     this.hub.expect(session);
     const heard = interests.map(async ({ name, keyId, member }) => {
       const appId = appOf(name);
@@ -481,6 +481,15 @@ export class Node implements SessionHome, Sessions {
         return { list, release };
       });
     }, release);
+  }
+
+  private tooManySessions(): Refusal {
+    const { sessionsPerAddress } = this.parts.limits;
+    return new Refusal(
+      "tooManySessions",
+      [],
+      `An address may have ${sessionsPerAddress} sessions; try again later.`,
+    );
   }
 
   private stopHearing(session: Session, name: Channel | Pattern): void {

@@ -95,13 +95,15 @@ export interface Subscribed {
   readonly joined?: Joined | undefined;
 }
 
-/** Told whether an answer reached the kernel, once. Nobody may ever say so of one that did. */
+/** Told whether an answer reached the kernel, once. */
 export type Outcome = (hasReached: boolean) => void;
 
 /** A request that waits for events: a held `/meta/connect`. */
 export interface Waiter {
   /** The HTTP request or WebSocket that it came by. */
   readonly source: object;
+  /** How many characters of events an answer may have, if not all that wait; one is always allowed. */
+  readonly maxLength?: number;
   /**
    * Answers it, once.
    * @param sent what the client was sent before, if it counts
@@ -209,11 +211,24 @@ class Outbox {
     return this.messages.length > limits.outboxMessages || this.size > limits.outboxBytes;
   }
 
-  take(): string[] {
+  /** @param maxLength of all together, in characters; the oldest is taken in any case */
+  take(maxLength = Number.POSITIVE_INFINITY): string[] {
     const messages = this.messages;
-    this.messages = [];
-    this.size = 0;
-    return messages;
+    if (this.size <= maxLength) {
+      this.messages = [];
+      this.size = 0;
+      return messages;
+    }
+    let length = 0;
+    let count = 0;
+    for (const message of messages) {
+      if (count > 0 && length + message.length > maxLength) break;
+      length += message.length;
+      count++;
+    }
+    this.messages = messages.slice(count);
+    this.size -= length;
+    return messages.slice(0, count);
   }
 }
 
@@ -494,7 +509,7 @@ export class Session implements Receiver, ClientSession {
     const { request, timer } = this.waiter;
     clearTimeout(timer);
     this.waiter = undefined;
-    const events = this.state.name === "queueing" ? this.state.outbox.take() : [];
+    const events = this.state.name === "queueing" ? this.state.outbox.take(request.maxLength) : [];
     // Of what stands before this answer; the events stand behind it. CON-11
     const sent = this.isCounting ? this.sent : undefined;
     this.sent += events.length;
@@ -547,7 +562,7 @@ export class Session implements Receiver, ClientSession {
       outbox.append(this.takeBack(connection));
       this.state = { name: "queueing", outbox };
       this.end("moved");
-      connection.close("goingAway");
+      connection.close("moved");
       return outbox.take();
     }
     // While a connect is held nothing waits.

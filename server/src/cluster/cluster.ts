@@ -88,7 +88,20 @@ export class Cluster {
       noteMs: sessionExpiryMs,
       log,
     });
-    const sessions = new ClusterSessions({ node, directory, membership, peers, moves, isAllowed });
+    const sessions = new ClusterSessions({
+      node,
+      directory,
+      membership,
+      peers,
+      moves,
+      isAllowed,
+      outcomeMs: sessionExpiryMs,
+    });
+    for (const host of this.hosts.all) {
+      host.onState(({ isUp }) => {
+        if (isUp) void moves.noteAll();
+      });
+    }
     this.parts = parts;
     const statistics = new ClusterStatistics({
       node,

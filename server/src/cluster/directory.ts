@@ -30,13 +30,20 @@ export class Directory {
     return this.recall(clientId) ?? (await this.lookUp(clientId));
   }
 
-  /** The same, whatever is remembered. */
-  async lookUp(clientId: string): Promise<string | undefined> {
+  /**
+   * The same, whatever is remembered.
+   * @param without nodes that do not have it
+   */
+  async lookUp(clientId: string, without?: ReadonlySet<string>): Promise<string | undefined> {
     if (!/^[a-z0-9]{36,64}$/.test(clientId)) return undefined;
-    const owner = (await this.readMoved(clientId)) ?? clientId.slice(0, nodeIdLength);
-    if (owner === this.membership.id || !(await this.membership.isAlive(owner))) return undefined;
-    this.remember(clientId, owner);
-    return owner;
+    const noted = await this.readMoved(clientId);
+    for (const owner of new Set([...noted, clientId.slice(0, nodeIdLength)])) {
+      if (owner === this.membership.id || without?.has(owner)) continue;
+      if (!(await this.membership.isAlive(owner))) continue;
+      this.remember(clientId, owner);
+      return owner;
+    }
+    return undefined;
   }
 
   /** The session was found there, or went there. */
@@ -79,16 +86,15 @@ export class Directory {
     }
   }
 
-  /** On any host: one that was down when it was written, or lost its data, does not know. */
-  private async readMoved(clientId: string): Promise<string | undefined> {
+  /** On all hosts: one that was down when it was written knows an older place, or none. */
+  private async readMoved(clientId: string): Promise<string[]> {
     const reads = this.hosts.all.map((host) =>
       host.command("GET", host.key("moved", keyOf(clientId))),
     );
     const results = await Promise.allSettled(reads);
     const answers = results.filter((result) => result.status === "fulfilled");
     if (answers.length === 0) throw new Refusal("brokerUnavailable", [clientId]);
-    const owner = answers.find(({ value }) => typeof value === "string")?.value;
-    return typeof owner === "string" ? owner : undefined;
+    return answers.flatMap(({ value }) => (typeof value === "string" ? [value] : []));
   }
 }
 

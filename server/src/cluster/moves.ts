@@ -8,7 +8,7 @@
  * which the client has everything. What the new node has kept back above these comes next. When the
  * owner's answer is lost the session is: its client begins again.
  */
-import { setTimeout as delay } from "node:timers/promises";
+import { setTimeout as delay, setImmediate as nextTurn } from "node:timers/promises";
 import type { AppId, KeyId } from "@pandapush/protocol";
 import { Refusal } from "../errors.js";
 import type { MaybePromise } from "../maybe-promise.js";
@@ -16,6 +16,7 @@ import type { Baggage, Interest, Node } from "../node.js";
 import type { Log } from "../redis/hosts.js";
 import type { ClientSession, Encoder, Floors, Session } from "../session.js";
 import type { Directory } from "./directory.js";
+import { Gate } from "./gate.js";
 import type { Membership } from "./membership.js";
 import { type Peers, PeerUnavailable } from "./peers.js";
 
@@ -24,14 +25,20 @@ const prepareMs = 10_000;
 /** How many owners are asked for a session that others bring elsewhere at the same time. */
 const maxHops = 6;
 /** Sessions in one request to take them over. */
-const batchSize = 50;
+const batchSize = 20;
+/** How often a session is offered to another node. */
+const maxAttempts = 3;
+/** Sessions on their last step here at once: what waits for them can be much. */
+const maxTakes = 16;
 /** How many of these run at once. */
 const batchesAtOnce = 4;
 
-type Prepared =
-  | { readonly interests: readonly Interest[] }
-  | { readonly moved: string }
-  | { readonly unknown: true };
+interface Expected {
+  readonly interests: readonly Interest[];
+  readonly address?: string | undefined;
+}
+
+type Prepared = Expected | { readonly moved: string } | { readonly unknown: true };
 
 /** As JSON can hold it. */
 interface Packed extends Omit<Baggage, "floors"> {
@@ -67,6 +74,8 @@ export class Moves {
   private readonly departures = new Map<Session, Departure>();
   /** Sessions that were born elsewhere. */
   private readonly guests = new Set<string>();
+  private readonly takes = new Gate(maxTakes);
+  private isLeaving = false;
   private readonly noting: NodeJS.Timeout;
 
   constructor(private readonly parts: MovesParts) {
@@ -75,6 +84,9 @@ export class Moves {
       this.prepare(clientId, from),
     );
     peers.serve("take", ({ clientId }: { clientId: string }, from) => this.give(clientId, from));
+    peers.serve("leave it", ({ clientId }: { clientId: string }, from) => {
+      this.departureTo(clientId, from)?.[1].stays();
+    });
     peers.serve("adopt", ({ clientIds }: { clientIds: string[] }) => this.adopt(clientIds));
     this.noting = setInterval(() => void this.noteAll(), parts.noteMs);
     this.noting.unref();
@@ -82,13 +94,20 @@ export class Moves {
 
   /**
    * The session lives here when this resolves.
+   * @param isAdopted another node wants to be rid of it, and limits do not count
    * @returns undefined when there is none
    * @throws Refusal when it cannot be brought here at the moment
    */
-  fetch(clientId: string): Promise<Session | undefined> {
+  fetch(clientId: string, isAdopted = false): Promise<Session | undefined> {
     const known = this.arrivals.get(clientId);
-    if (known !== undefined) return known;
-    const arrival = this.bring(clientId).finally(() => this.arrivals.delete(clientId));
+    // One after the other: what one socket was given it has taken before the next one gets the rest.
+    const arrival = (
+      known === undefined
+        ? this.bring(clientId, isAdopted)
+        : known.then((session) => afterTurn(session))
+    ).finally(() => {
+      if (this.arrivals.get(clientId) === arrival) this.arrivals.delete(clientId);
+    });
     this.arrivals.set(clientId, arrival);
     return arrival;
   }
@@ -121,24 +140,24 @@ export class Moves {
    */
   async giveAway(deadline: number): Promise<number> {
     const { node, membership } = this.parts;
-    const tried = new Set<string>();
+    this.isLeaving = true;
+    const attempts = new Map<string, number>();
     let moved = 0;
     while (performance.now() < deadline) {
-      const clientIds = node.clientIds().filter((clientId) => !tried.has(clientId));
-      const others = membership.nodes.filter((id) => id !== membership.id);
-      if (clientIds.length === 0 || others.length === 0) break;
-      for (const clientId of clientIds) tried.add(clientId);
-      moved += await this.giveBatches(clientIds, others, deadline);
+      const clientIds = node
+        .clientIds()
+        .filter((clientId) => (attempts.get(clientId) ?? 0) < maxAttempts);
+      if (clientIds.length === 0 || membership.nodes.length === 0) break;
+      for (const clientId of clientIds) {
+        attempts.set(clientId, (attempts.get(clientId) ?? 0) + 1);
+      }
+      moved += await this.giveBatches(clientIds, deadline);
     }
     return moved;
   }
 
-  private async giveBatches(
-    clientIds: readonly string[],
-    others: readonly string[],
-    deadline: number,
-  ): Promise<number> {
-    const { peers, log } = this.parts;
+  private async giveBatches(clientIds: readonly string[], deadline: number): Promise<number> {
+    const { membership, peers, log } = this.parts;
     const begin = performance.now();
     const batches = Math.ceil(clientIds.length / batchSize);
     // What is left of the time is for the last ones, and for those that come meanwhile.
@@ -149,13 +168,14 @@ export class Moves {
       for (let batch = next++; batch < batches; batch = next++) {
         await delay(begin + batch * betweenMs - performance.now());
         const leftMs = deadline - performance.now();
-        if (leftMs <= 0) return;
-        const to = others[batch % others.length] ?? "";
+        // Others may leave meanwhile, too.
+        const to = membership.nodes[batch % membership.nodes.length];
+        if (leftMs <= 0 || to === undefined) return;
         const some = clientIds.slice(batch * batchSize, (batch + 1) * batchSize);
         try {
           moved += Number(await peers.ask(to, "adopt", { clientIds: some }, leftMs));
         } catch (error) {
-          log("warn", "sessions were not taken over", { node: to, reason: String(error) });
+          log("info", "sessions were not taken over", { node: to, reason: String(error) });
         }
       }
     };
@@ -167,7 +187,7 @@ export class Moves {
     clearInterval(this.noting);
   }
 
-  private async bring(clientId: string): Promise<Session | undefined> {
+  private async bring(clientId: string, isAdopted: boolean): Promise<Session | undefined> {
     const { node, directory, membership } = this.parts;
     const leaving = node.findSession(clientId);
     if (leaving !== undefined) {
@@ -175,29 +195,41 @@ export class Moves {
       if (node.findSession(clientId) === leaving) return leaving;
     }
     let owner = await directory.locate(clientId);
+    const without = new Set<string>();
+    let isUnreachable = false;
     for (let hops = 0; owner !== undefined && owner !== membership.id && hops < maxHops; hops++) {
       const prepared = await this.ask(owner, clientId);
-      if ("interests" in prepared) return this.take(clientId, owner, prepared.interests);
+      if ("interests" in prepared) {
+        const from = owner;
+        return this.takes.do(() => this.take(clientId, from, prepared, isAdopted));
+      }
       if ("moved" in prepared) {
         owner = prepared.moved;
         continue;
       }
+      isUnreachable ||= "unreachable" in prepared && (await membership.isAlive(owner));
+      without.add(owner);
       directory.forget(clientId);
-      const found = await directory.lookUp(clientId);
-      if (found === owner && "unreachable" in prepared)
-        throw new Refusal("unavailable", [clientId]);
-      owner = found === owner ? undefined : found;
+      owner = await directory.lookUp(clientId, without);
     }
+    if (isUnreachable) throw new Refusal("unavailable", [clientId]);
     return undefined;
   }
 
   private async take(
     clientId: string,
     owner: string,
-    interests: readonly Interest[],
+    { interests, address }: Expected,
+    isAdopted: boolean,
   ): Promise<Session | undefined> {
     const { node, peers, encoder, directory } = this.parts;
-    const session = await node.expect(clientId, encoder, interests);
+    let session: Session;
+    try {
+      session = await node.expect(clientId, encoder, address, interests, isAdopted);
+    } catch (error) {
+      peers.tell(owner, "leave it", { clientId });
+      throw error;
+    }
     let packed: Packed | undefined;
     try {
       packed = (await peers.ask(owner, "take", { clientId }, prepareMs)) as Packed | undefined;
@@ -259,7 +291,7 @@ export class Moves {
     }
     const departure = this.begin(session, to);
     const interests = await node.prepareToLeave(session, departure.decided);
-    return session.hasEnded ? { unknown: true } : { interests };
+    return session.hasEnded ? { unknown: true } : { interests, address: session.address };
   }
 
   private begin(session: Session, to: string): Departure {
@@ -316,17 +348,27 @@ export class Moves {
 
   /** A node that drains gives us these. */
   private async adopt(clientIds: readonly string[]): Promise<number> {
-    const fetched = await Promise.allSettled(clientIds.map((clientId) => this.fetch(clientId)));
+    if (this.isLeaving) throw new Refusal("draining");
+    const fetched = await Promise.allSettled(
+      clientIds.map((clientId) => this.fetch(clientId, true)),
+    );
     return fetched.filter((each) => each.status === "fulfilled" && each.value !== undefined).length;
   }
 
-  private async noteAll(): Promise<void> {
+  /** Writes down again which sessions live here: a host that was down knows older places, or none. */
+  async noteAll(): Promise<void> {
     const all = [...this.guests];
     while (all.length > 0) {
-      const some = all.splice(-batchSize);
+      // Some may have gone meanwhile.
+      const some = all.splice(-batchSize).filter((clientId) => this.guests.has(clientId));
       await Promise.all(some.map((clientId) => this.parts.directory.moved(clientId)));
     }
   }
+}
+
+async function afterTurn<T>(value: T): Promise<T> {
+  await nextTurn();
+  return value;
 }
 
 function noop(): void {}

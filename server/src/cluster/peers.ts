@@ -6,6 +6,7 @@ import { type ErrorCode, Refusal } from "../errors.js";
 import type { MaybePromise } from "../maybe-promise.js";
 import type { Log, RedisHost, RedisHosts, TopicListener } from "../redis/hosts.js";
 import { HostUnavailable } from "../redis/hosts.js";
+import { Gate } from "./gate.js";
 
 /** How long an answer may take. */
 const answerMs = 5_000;
@@ -13,6 +14,27 @@ const answerMs = 5_000;
 const subscribeMs = 5_000;
 /** Requests that wait for their answer. */
 const maxAsked = 100_000;
+
+/** Longer messages go in parts of so many characters. */
+const partLength = 65_536;
+/** 64 Mi characters. */
+const maxParts = 1_024;
+/** Messages in parts that a node sends at once. */
+const maxLong = 8;
+
+const partKind = "part";
+
+interface Part {
+  readonly n: number;
+  readonly i: number;
+  readonly of: number;
+  readonly part: string;
+}
+
+interface Assembling {
+  readonly texts: string[];
+  timer: NodeJS.Timeout | undefined;
+}
 
 /** It cannot be asked at the moment, or did not answer: nobody knows whether it heard. */
 export class PeerUnavailable extends Error {
@@ -52,6 +74,8 @@ export class Peers implements TopicListener {
   private readonly handlers = new Map<string, Handler>();
   private readonly asked = new Map<number, Asked>();
   private count = 0;
+  private readonly long = new Gate(maxLong);
+  private readonly assembling = new Map<string, Assembling>();
   private isClosed = false;
   private hasComplained = false;
 
@@ -59,7 +83,9 @@ export class Peers implements TopicListener {
     private readonly hosts: RedisHosts,
     private id: string,
     private readonly log: Log,
-  ) {}
+  ) {
+    this.serve(partKind, (part: Part, from) => this.assemble(part, from));
+  }
 
   /** @param handler its refusals are what the asking node's call rejects with */
   serve(kind: string, handler: Handler): void {
@@ -116,7 +142,9 @@ export class Peers implements TopicListener {
       });
     });
     const text = JSON.stringify({ v: 1, ask: kind, n, from: this.id, body } satisfies Envelope);
-    this.send(nodeId, text).catch((error: Error) => this.asked.get(n)?.reject(error));
+    // Parts are what long messages are sent in.
+    const sent = kind === partKind ? this.sendWhole(nodeId, text) : this.send(nodeId, text);
+    sent.catch((error: Error) => this.asked.get(n)?.reject(error));
     return answer;
   }
 
@@ -200,10 +228,45 @@ export class Peers implements TopicListener {
   }
 
   /**
+   * In parts, each after the last has been heard, and only some of so long at once: Redis cuts off
+   * whoever has too much to read, with all that it hears.
+   */
+  private send(nodeId: string, text: string): Promise<void> {
+    if (text.length <= partLength) return this.sendWhole(nodeId, text);
+    return this.long.do(async () => {
+      const of = Math.ceil(text.length / partLength);
+      const n = ++this.count;
+      for (let i = 0; i < of; i++) {
+        const part = text.slice(i * partLength, (i + 1) * partLength);
+        await this.ask(nodeId, partKind, { n, i, of, part } satisfies Part);
+      }
+    });
+  }
+
+  private assemble({ n, i, of, part }: Part, from: string): void {
+    const key = `${from}/${n}`;
+    const parts: Assembling | undefined =
+      i === 0 ? { texts: [], timer: undefined } : this.assembling.get(key);
+    clearTimeout(parts?.timer);
+    this.assembling.delete(key);
+    // Those before it came to another life of this node, or too slowly.
+    if (parts === undefined || parts.texts.length !== i || of > maxParts) {
+      throw new Refusal("unavailable");
+    }
+    parts.texts.push(part);
+    if (parts.texts.length === of) {
+      this.message(parts.texts.join(""));
+      return;
+    }
+    parts.timer = setTimeout(() => this.assembling.delete(key), answerMs);
+    this.assembling.set(key, parts);
+  }
+
+  /**
    * By the first host that the other node hears; its own first, so that all comes in order.
    * @throws PeerUnavailable
    */
-  private async send(nodeId: string, text: string): Promise<void> {
+  private async sendWhole(nodeId: string, text: string): Promise<void> {
     const first = this.hosts.hostOf(nodeId);
     const others = this.hosts.all.filter((host) => host !== first);
     for (const host of [first, ...others]) {

@@ -29,8 +29,8 @@ import { type Peers, PeerUnavailable } from "./peers.js";
 
 /** How many nodes are asked for a session that is on its way from one to another. */
 const maxHops = 6;
-/** How long an owner waits to hear whether its answer reached the client. */
-const outcomeMs = 10_000;
+/** Characters of events in one answer to another node; what is more comes with the next connect. */
+const maxAnswerLength = 262_144;
 /**
  * How long after it should have come an answer from the owner is waited for. It may be lost, when
  * Redis is down at that moment; the owner finds out, and keeps what stood in it.
@@ -95,6 +95,11 @@ export interface ClusterSessionsParts {
   readonly moves: Moves;
   /** Whether what this key permits goes on, as far as this node knows. */
   readonly isAllowed: (appId: AppId, keyId: KeyId | undefined) => MaybePromise<boolean>;
+  /**
+   * How long an owner waits to hear whether its answer reached the client. Longer than a connect is
+   * held: the answers to all connects of one request go together.
+   */
+  readonly outcomeMs: number;
 }
 
 export class ClusterSessions implements Sessions {
@@ -147,8 +152,10 @@ export class ClusterSessions implements Sessions {
    * @throws Refusal `unknownClient`, `unavailable`, or the owner's
    */
   async command(clientId: string, command: Command): Promise<{ done: unknown; owner: string }> {
-    const { directory } = this.parts;
+    const { directory, membership } = this.parts;
     let owner = await directory.locate(clientId);
+    const without = new Set<string>();
+    let isUnreachable = false;
     for (let hops = 0; owner !== undefined && hops < maxHops; hops++) {
       const answer = await this.ask(owner, clientId, command);
       if ("done" in answer) return { done: answer.done, owner };
@@ -157,23 +164,31 @@ export class ClusterSessions implements Sessions {
         directory.remember(clientId, owner);
         continue;
       }
+      isUnreachable ||= "unreachable" in answer && (await membership.isAlive(owner));
+      without.add(owner);
       directory.forget(clientId);
-      const found = await directory.lookUp(clientId);
-      if (found === owner && "unreachable" in answer) throw new Refusal("unavailable", [clientId]);
-      // Whoever should have it does not.
-      owner = found === owner ? undefined : found;
+      owner = await directory.lookUp(clientId, without);
     }
-    throw new Refusal("unknownClient", [clientId]);
+    throw new Refusal(isUnreachable ? "unavailable" : "unknownClient", [clientId]);
   }
 
-  /** A connect is open here, and to be held by the session's owner. */
-  async hold(
+  /**
+   * A connect is open here, and to be held by the session's owner.
+   * @returns its number, for `release`
+   */
+  hold(clientId: string, request: Waiter, holdMs: number, origin: Origin | undefined): number {
+    const n = ++this.opened;
+    void this.askToHold(n, clientId, request, holdMs, origin);
+    return n;
+  }
+
+  private async askToHold(
+    n: number,
     clientId: string,
     request: Waiter,
     holdMs: number,
     origin: Origin | undefined,
   ): Promise<void> {
-    const n = ++this.opened;
     const open: Open = { clientId, request, owner: undefined, timer: undefined };
     this.open.set(n, open);
     try {
@@ -190,14 +205,12 @@ export class ClusterSessions implements Sessions {
     }
   }
 
-  /** What `source` holds open is gone, or shall be answered now. */
-  release(clientId: string, source: object, how: "forget" | "answer"): void {
-    for (const [n, { request }] of this.open) {
-      if (request.source !== source) continue;
-      if (how === "forget") this.close(n);
-      // An owner that cannot be told answers, and hears that nobody is there.
-      this.command(clientId, { do: how, n }).catch(() => undefined);
-    }
+  /** A connect that is open here is gone, or shall be answered now. */
+  release(clientId: string, n: number, how: "forget" | "answer"): void {
+    if (!this.open.has(n)) return;
+    if (how === "forget") this.close(n);
+    // An owner that cannot be told answers, and hears that nobody is there.
+    this.command(clientId, { do: how, n }).catch(() => undefined);
   }
 
   /** @returns what is open here no more; undefined when it was not */
@@ -322,7 +335,8 @@ export class ClusterSessions implements Sessions {
   async sendAnswer(waiter: RemoteWaiter, answered: Answered): Promise<boolean> {
     this.held.delete(waiter.key);
     try {
-      return (await this.parts.peers.ask(waiter.nodeId, "answer", answered, outcomeMs)) === true;
+      const { peers, outcomeMs } = this.parts;
+      return (await peers.ask(waiter.nodeId, "answer", answered, outcomeMs)) === true;
     } catch (error) {
       if (error instanceof PeerUnavailable) return false;
       throw error;
@@ -333,6 +347,7 @@ export class ClusterSessions implements Sessions {
 /** A session that lives at another node. */
 export class RemoteSession implements ClientSession {
   private origin: Origin | undefined;
+  private readonly holds: { readonly n: number; readonly source: object }[] = [];
 
   constructor(
     readonly clientId: string,
@@ -366,15 +381,22 @@ export class RemoteSession implements ClientSession {
   }
 
   hold(request: Waiter, holdMs: number): void {
-    void this.sessions.hold(this.clientId, request, holdMs, this.origin);
+    const n = this.sessions.hold(this.clientId, request, holdMs, this.origin);
+    this.holds.push({ n, source: request.source });
   }
 
   forget(source: object): void {
-    this.sessions.release(this.clientId, source, "forget");
+    this.release(source, "forget");
   }
 
   answerFrom(source: object): void {
-    this.sessions.release(this.clientId, source, "answer");
+    this.release(source, "answer");
+  }
+
+  private release(from: object, how: "forget" | "answer"): void {
+    for (const { n, source } of this.holds) {
+      if (source === from) this.sessions.release(this.clientId, n, how);
+    }
   }
 
   async end(): Promise<void> {
@@ -389,6 +411,7 @@ export class RemoteSession implements ClientSession {
 /** A connect that is held here and open at another node. */
 class RemoteWaiter implements Waiter {
   readonly source = this;
+  readonly maxLength = maxAnswerLength;
   readonly key: string;
 
   constructor(

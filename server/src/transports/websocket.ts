@@ -177,6 +177,8 @@ class Connection implements PushConnection, Source {
   isGone = false;
   /** Replies to the frames of this turn. */
   private replies: string[] | undefined;
+  /** Who is told whether they were taken. */
+  private outcomes: Outcome[] | undefined;
   /** Frames that came while the one before them waits for a lookup, or that were put off. */
   private waiting: string[] | undefined;
   /** What the last ping of this turn brought. */
@@ -319,6 +321,10 @@ class Connection implements PushConnection, Source {
       outcome?.(false);
       return;
     }
+    if (outcome !== undefined) {
+      this.outcomes ??= [];
+      this.outcomes.push(outcome);
+    }
     if (this.replies === undefined) {
       this.replies = [text];
       process.nextTick(writeReplies, this);
@@ -330,9 +336,17 @@ class Connection implements PushConnection, Source {
   writeReplies(): void {
     if (this.replies === undefined) return;
     const frames = textFrames(this.replies);
+    const { outcomes } = this;
     this.replies = undefined;
-    this.socket.write(frames);
+    this.outcomes = undefined;
+    if (outcomes === undefined) this.socket.write(frames);
+    else this.socket.write(frames, (error) => this.settle(outcomes, error));
     this.watchBuffer();
+  }
+
+  /** Of the write that was under way when its socket was destroyed Node reports no error. */
+  private settle(outcomes: readonly Outcome[], error: Error | null | undefined): void {
+    for (const outcome of outcomes) outcome(!error && !this.socket.destroyed);
   }
 
   closed(): void {
