@@ -113,7 +113,7 @@ export class Server {
         this.#output = (this.#output + text).slice(-4000);
       });
     }
-    await this.#healthy(kind === "pandapush" ? "/health_check.json" : "/");
+    await this.#healthy(kind === "pandapush" ? "/ready" : "/");
   }
 
   async #healthy(urlPath) {
