@@ -1,5 +1,5 @@
 import { setTimeout as delay } from "node:timers/promises";
-import { Redis, Server } from "./processes.mjs";
+import { costOf, withCluster } from "./cluster.mjs";
 import {
   privateChannel,
   publicChannel,
@@ -81,45 +81,17 @@ export const clusterRows = [1, 2, 3].flatMap((nodes) =>
 );
 
 /**
- * Starts Redis hosts and nodes that share them, and ends them.
- * @template T
- * @param {{ hosts: number, nodes?: number }} row
- * @param {(servers: Server[], redis: Redis[]) => Promise<T>} action
- * @returns {Promise<T>}
- */
-async function withCluster({ hosts, nodes = 1 }, action) {
-  const redis = await Promise.all(repeat(hosts, () => Redis.start()));
-  const env = hosts === 0 ? {} : { REDIS_HOSTS: redis.map(({ address }) => address).join() };
-  const servers = [];
-  try {
-    for (let node = 0; node < nodes; node++) servers.push(await Server.start("pandapush", { env }));
-    return await action(servers, redis);
-  } finally {
-    for (const server of servers) await server.stop();
-    for (const each of redis) await each.stop();
-  }
-}
-
-const sumOf = (all, of) => all.reduce((sum, each) => sum + of(each), 0);
-const cpuSecondsOf = (all) => sumOf(all, (each) => each.cpuSeconds());
-
-/**
  * Figures for each publish: CPU time of the nodes and of Redis, commands that Redis was sent, bytes
  * that it read and wrote.
  */
 export function brokerTurn(load, row, quick) {
   const { interests, channels, heardBy, inFlight, isSpread = false } = row;
   return withCluster(row, (servers, redis) => {
-    const counts = async () => {
-      const all = await Promise.all(redis.map((each) => each.counts()));
-      const sum = (key) => sumOf(all, (each) => each[key]);
-      return { scripts: sum("scripts"), bytesIn: sum("bytesIn"), bytesOut: sum("bytesOut") };
-    };
     const ports = servers.map(({ port }) => port);
     const deployment = {
       ports: isSpread ? ports : ports.slice(-1),
       publisherPorts: isSpread ? ports : ports.slice(0, 1),
-      cpuSeconds: () => cpuSecondsOf(servers),
+      cpuSeconds: () => servers.reduce((sum, server) => sum + server.cpuSeconds(), 0),
     };
     return publishTurn(load, deployment, {
       interests,
@@ -128,22 +100,11 @@ export function brokerTurn(load, row, quick) {
       inFlight,
       durationMs: quick ? 1000 : 3000,
       around: async (action) => {
-        const [before, beforeSeconds] = [await counts(), [servers, redis].map(cpuSecondsOf)];
-        const startMs = performance.now();
-        const turn = await action();
-        const seconds = (performance.now() - startMs) / 1000;
-        const [after, afterSeconds] = [await counts(), [servers, redis].map(cpuSecondsOf)];
-        const each = (key) => (after[key] - before[key]) / turn.published;
-        const costUs = (of) => ((afterSeconds[of] - beforeSeconds[of]) * 1e6) / turn.published;
-        return {
-          ...turn,
-          publishesPerSecond: turn.published / seconds,
-          nodesUs: costUs(0),
-          redisUs: costUs(1),
-          commands: each("scripts"),
-          bytesIn: each("bytesIn"),
-          bytesOut: each("bytesOut"),
-        };
+        const { perSecond, ...cost } = await costOf(servers, redis, async () => {
+          const turn = await action();
+          return { ...turn, count: turn.published };
+        });
+        return { ...cost, publishesPerSecond: perSecond };
       },
     });
   });

@@ -4,7 +4,9 @@
  */
 import {
   DELIVERY_MARKER,
+  EVENT_MARKER,
   MarkerCounter,
+  Member,
   nowUs,
   Publisher,
   Requester,
@@ -21,6 +23,10 @@ const DELIVERY_DEADLINE_MS = 30_000;
 let sessions = [];
 /** @type {Publisher[]} */
 let publishers = [];
+/** @type {Member[]} */
+let members = [];
+/** @type {string[]} sessions that began with a post; each is subscribed to the channel `channelOf` */
+let clientIds = [];
 let interests = [];
 let delivered = 0;
 let latenciesUs = [];
@@ -60,6 +66,20 @@ function takeLatencies() {
   const sorted = Float64Array.from(latenciesUs).sort();
   latenciesUs = [];
   return { p50Ms: percentile(sorted, 0.5) / 1000, p99Ms: percentile(sorted, 0.99) / 1000 };
+}
+
+const heardByMembers = () => members.reduce((sum, { heard }) => sum + heard, 0);
+
+/** @returns {Promise<object>} the reply to one message */
+async function post(port, message) {
+  const response = await fetch(`http://127.0.0.1:${port}/push`, {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify([message]),
+  });
+  const [reply] = await response.json();
+  if (!reply?.successful) throw new Error(`the server refused: ${JSON.stringify(reply)}`);
+  return reply;
 }
 
 const methods = {
@@ -127,6 +147,129 @@ const methods = {
     for (const requester of requesters) requester.close();
     const requests = latenciesUs.length;
     return { requests, ...takeLatencies() };
+  },
+
+  /** Spread over the ports in turn. */
+  async openMembers({ ports, count }) {
+    members = new Array(count);
+    await inParallel(count, OPEN_CONCURRENCY, async (index) => {
+      members[index] = await Member.open(ports[index % ports.length]);
+    });
+  },
+
+  /** `joins` are `[index of a member, channel]`; `tokens` are the members'. */
+  async join({ joins, tokens, inFlight }) {
+    await inParallel(joins.length, inFlight, async (index) => {
+      const [member, subscription] = joins[index];
+      const ext = { auth: { token: tokens[member] } };
+      await members[member].ask({ channel: "/meta/subscribe", subscription, ext });
+    });
+  },
+
+  /**
+   * Waits until all members together have heard so many events, and not one more; then they forget
+   * them.
+   * @returns {Promise<{ firstUs: number, lastUs: number }>} when the first and the last one came
+   */
+  async expectEvents({ total }) {
+    if (heardByMembers() < total) {
+      await new Promise((resolve, reject) => {
+        const timer = setTimeout(
+          () => reject(new Error(`${heardByMembers()} of ${total} events came`)),
+          DELIVERY_DEADLINE_MS,
+        );
+        const check = () => {
+          if (heardByMembers() >= total) resolve(clearTimeout(timer));
+        };
+        for (const member of members) member.onEvents = check;
+        check();
+      });
+      for (const member of members) member.onEvents = () => {};
+    }
+    const heard = heardByMembers();
+    if (heard > total) throw new Error(`${heard} events came instead of ${total}`);
+    const hearing = members.filter((member) => member.heard > 0);
+    const firstUs = Math.min(...hearing.map((member) => member.firstUs));
+    const lastUs = Math.max(...hearing.map((member) => member.lastUs));
+    for (const member of members) member.forget();
+    return { firstUs, lastUs };
+  },
+
+  async closeMembers() {
+    await Promise.all(members.map((member) => member.close()));
+    members = [];
+  },
+
+  /** Sessions that begin with a post to this port, and are subscribed to a channel each. */
+  async postSessions({ port, channels }) {
+    clientIds = new Array(channels.length);
+    await inParallel(channels.length, OPEN_CONCURRENCY, async (index) => {
+      const supportedConnectionTypes = ["long-polling", "websocket"];
+      const handshake = { channel: "/meta/handshake", version: "1.0", supportedConnectionTypes };
+      const { clientId } = await post(port, handshake);
+      const subscription = channels[index];
+      await post(port, { channel: "/meta/subscribe", clientId, subscription });
+      clientIds[index] = clientId;
+    });
+  },
+
+  /**
+   * Each session polls at `port`, and gets an event some time after its poll was sent, published by
+   * the first member.
+   * @returns {Promise<{ count: number, p50Ms: number, p99Ms: number }>} polls that were answered with
+   * their event, and the time from publishing it
+   */
+  async pollFor({ port, channels, auth, pauseMs, durationMs }) {
+    await Promise.all(
+      clientIds.map(async (clientId, index) => {
+        const connect = { channel: "/meta/connect", clientId, connectionType: "long-polling" };
+        const request = {
+          path: "/push",
+          headers: { "Content-Type": "application/json" },
+          body: JSON.stringify([connect]),
+        };
+        let publishedUs = 0;
+        const publish = () => {
+          publishedUs = nowUs();
+          const data = { at: DELIVERY_MARKER };
+          return members[0].ask({ channel: channels[index], data, ext: { auth } });
+        };
+        const requester = new Requester(port, request);
+        await new Promise((resolve, reject) => {
+          const onAnswer = (_, answer) => {
+            if (answer.split(EVENT_MARKER).length !== 2) reject(new Error(`no event: ${answer}`));
+            latenciesUs.push(nowUs() - publishedUs);
+          };
+          const onSent = () => setTimeout(() => publish().catch(reject), pauseMs);
+          requester.run(durationMs, onAnswer, onSent).then(resolve, reject);
+        });
+        requester.close();
+      }),
+    );
+    return { count: latenciesUs.length, ...takeLatencies() };
+  },
+
+  /**
+   * Each session opens a WebSocket at one port after the other, and leaves the one before.
+   * @returns {Promise<{ count: number, p50Ms: number, p99Ms: number }>} sockets that were bound, and
+   * the time from opening to the connect's reply
+   */
+  async wanderFor({ ports, durationMs }) {
+    const until = nowUs() + durationMs * 1000;
+    await Promise.all(
+      clientIds.map(async (clientId) => {
+        let last = null;
+        for (let hop = 0; nowUs() < until; hop++) {
+          const startUs = nowUs();
+          const next = await Session.resume(ports[hop % ports.length], clientId);
+          latenciesUs.push(nowUs() - startUs);
+          last?.socket.destroy();
+          last = next;
+        }
+        last?.socket.destroy();
+      }),
+    );
+    return { count: latenciesUs.length, ...takeLatencies() };
   },
 
   cpuSeconds() {

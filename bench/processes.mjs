@@ -113,7 +113,7 @@ export class Server {
         this.#output = (this.#output + text).slice(-4000);
       });
     }
-    await this.#healthy(kind === "pandapush" ? "/health_check.json" : "/");
+    await this.#healthy(kind === "pandapush" ? "/ready" : "/");
   }
 
   async #healthy(urlPath) {
@@ -150,6 +150,11 @@ export class Server {
   /** What the server said last: the reason when a turn fails. */
   get output() {
     return this.#output;
+  }
+
+  /** Ends at once, without a word to anybody. */
+  kill() {
+    this.#child.kill("SIGKILL");
   }
 
   /** @returns {Promise<string[]>} the functions with most time of their own, if it was profiled */

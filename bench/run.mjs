@@ -7,10 +7,20 @@ import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { brokerRows, brokerTurn, clusterRows, idleTurn } from "./broker.mjs";
 import { Server } from "./processes.mjs";
+import {
+  forwardRows,
+  forwardTurn,
+  killRows,
+  killTurn,
+  presenceRows,
+  presenceTurn,
+} from "./sessions.mjs";
 import { comparisons, growth, growthTurn, Load } from "./works.mjs";
 
 const BENCH = path.dirname(fileURLToPath(import.meta.url));
-const names = [...comparisons.map(({ name }) => name), "growth", "broker", "cluster"];
+const names = comparisons
+  .map(({ name }) => name)
+  .concat("growth", "broker", "cluster", "presence", "kill", "forward");
 
 const { values: options, positionals: wanted } = parseArgs({
   allowPositionals: true,
@@ -58,10 +68,14 @@ function describe(turn) {
   return parts.join(", ");
 }
 
-/** The median over turns of each figure that every turn has. */
+/** The median over turns of each figure that every turn has, or of each of its list of figures. */
 function medians(turns) {
+  const medianOf = (values) =>
+    Array.isArray(values[0])
+      ? values[0].map((_, index) => median(values.map((each) => each[index])))
+      : median(values);
   const keys = Object.keys(turns[0]);
-  return Object.fromEntries(keys.map((key) => [key, median(turns.map((turn) => turn[key]))]));
+  return Object.fromEntries(keys.map((key) => [key, medianOf(turns.map((turn) => turn[key]))]));
 }
 
 /** Turns in the order ours, theirs, ours, theirs …; the ratio is taken within each pair. */
@@ -158,6 +172,60 @@ async function measureIdleChannels(found) {
   }
 }
 
+/**
+ * Each row is a turn of a cluster of its own, with figures of its cost. All rows take their turns
+ * `rounds` times; the medians are the result.
+ */
+async function measureCosts({ heading, rows, rounds = 1, turnOf }, found) {
+  console.log(`\n${heading}`);
+  const turns = rows.map(() => []);
+  for (let round = 1; round <= (options.quick ? 1 : rounds); round++) {
+    for (const [index, row] of rows.entries()) {
+      const load = new Load();
+      try {
+        const turn = await turnOf(load, row, options.quick);
+        turns[index].push(turn);
+        console.log(`  ${row.name}: ${describeCost(turn)}`);
+      } finally {
+        load.stop();
+      }
+    }
+  }
+  found.push(...rows.map(({ name }, index) => ({ name, ...medians(turns[index]) })));
+}
+
+function describeCost(turn) {
+  return [
+    `${round(turn.perSecond)}/s`,
+    `nodes ${ownCosts(turn)} µs`,
+    `Redis ${round(turn.redisUs, 1)} µs`,
+    `${round(turn.commands, 2)} scripts`,
+    `${round(turn.bytesIn)} bytes in`,
+    `${round(turn.bytesOut)} out`,
+    `p50/p99 ${latency(turn)} ms`,
+  ].join(", ");
+}
+
+const ownCosts = ({ ownUs }) => ownUs.map((us) => round(us, 1)).join(" + ");
+const spread = (numbers) =>
+  [Math.min(...numbers), median(numbers), Math.max(...numbers)].map((s) => round(s, 1)).join(" / ");
+
+async function measureKills(found) {
+  console.log(
+    "\nkill: seconds from the end of a node to the leaves of its members, at another node",
+  );
+  for (const count of killRows) {
+    const load = new Load();
+    try {
+      const turn = await killTurn(load, count, options.quick);
+      found.push(turn);
+      console.log(`  ${turn.name}: first ${spread(turn.first)}, last ${spread(turn.last)}`);
+    } finally {
+      load.stop();
+    }
+  }
+}
+
 /** A work that fails is told and missed in the result; the others still run. */
 async function attempt(work) {
   try {
@@ -222,6 +290,32 @@ const brokerTable = (what, rows) =>
     ]),
   );
 
+const costTable = (what, each, rows) =>
+  table(
+    [what, "per second", `µs of CPU per ${each}, of each node`, "of Redis"].concat([
+      "scripts",
+      "bytes to Redis",
+      "bytes from Redis",
+      "p50 / p99 ms",
+    ]),
+    rows.map((row) => [
+      row.name,
+      round(row.perSecond),
+      ownCosts(row),
+      round(row.redisUs, 1),
+      round(row.commands, 2),
+      round(row.bytesIn),
+      round(row.bytesOut),
+      latency(row),
+    ]),
+  );
+
+const killTable = (turns) =>
+  table(
+    ["kill -9 of a node with", "runs", "s to the first leave: min / median / max", "to the last"],
+    turns.map(({ name, first, last }) => [name, first.length, spread(first), spread(last)]),
+  );
+
 const idleTable = (turns) =>
   table(
     ["idle", "bytes of memory each", "µs of CPU to subscribe, each", "a core's share while idle"],
@@ -269,6 +363,18 @@ if (isWanted("cluster") && !options.self) {
   await attempt(() => measureBrokers(heading, clusterRows, clusterResults));
   await attempt(() => measureIdleChannels(idleResults));
 }
+const [presenceResults, killResults, forwardResults] = [[], [], []];
+if (isWanted("presence") && !options.self) {
+  const heading = "presence: joins of rooms that fill";
+  const work = { heading, rows: presenceRows, rounds: 3, turnOf: presenceTurn };
+  await attempt(() => measureCosts(work, presenceResults));
+}
+if (isWanted("kill") && !options.self) await attempt(() => measureKills(killResults));
+if (isWanted("forward") && !options.self) {
+  const heading = "forward: sessions of another node (the owner + the other node)";
+  const work = { heading, rows: forwardRows, rounds: 3, turnOf: forwardTurn };
+  await attempt(() => measureCosts(work, forwardResults));
+}
 
 const tables = [];
 if (results.length > 0) tables.push(comparisonTable(results));
@@ -277,6 +383,10 @@ if (brokerResults.length > 0) tables.push(brokerTable("broker, 1 publisher", bro
 if (clusterResults.length > 0)
   tables.push(brokerTable("cluster, 1 publisher at each node", clusterResults));
 if (idleResults.length > 0) tables.push(idleTable(idleResults));
+if (presenceResults.length > 0) tables.push(costTable("presence", "join", presenceResults));
+if (killResults.length > 0) tables.push(killTable(killResults));
+if (forwardResults.length > 0)
+  tables.push(costTable("forward, the owner + the other node", "poll or socket", forwardResults));
 console.log(`\n${where}\n\n${tables.join("\n\n")}`);
 
 if (!options.self && !options.profile) {
@@ -289,6 +399,9 @@ if (!options.self && !options.profile) {
     brokers: brokerResults,
     cluster: clusterResults,
     idle: idleResults,
+    presence: presenceResults,
+    kill: killResults,
+    forward: forwardResults,
   };
   writeFileSync(written[0], JSON.stringify(found));
   // The page shows complete runs only.

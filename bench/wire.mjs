@@ -11,6 +11,10 @@ const CLOSE_DEADLINE_MS = 2000;
  */
 export const DELIVERY_MARKER = "~bench~";
 const ACKNOWLEDGEMENT_MARKER = '"successful":true';
+/** Stands in each event whose data are an object, and in no reply. */
+export const EVENT_MARKER = '"data":{"';
+/** What is asked one after the other has this id; replies come in the order of the requests. */
+const ASKED_ID = "asked";
 const CLOSING_REPLY = "/meta/disconnect";
 const TIME_DIGITS = 16;
 const ID_DIGITS = 8;
@@ -162,6 +166,10 @@ class RawSocket {
     });
   }
 
+  destroy() {
+    this.#socket.destroy();
+  }
+
   /** Answers the server's close, and leaves without it when it does not come. */
   async closed(deadlineMs) {
     if (!this.isClosed) {
@@ -200,13 +208,8 @@ export class Session {
   static async open(port, interest) {
     const session = new Session(port);
     const { socket } = session;
-    socket.write(
-      `GET /push HTTP/1.1\r\nHost: ${HOST}:${port}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n` +
-        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-    );
-    const answer = await socket.expect((text) => (text.includes("\r\n\r\n") ? text : undefined));
-    if (!answer.startsWith("HTTP/1.1 101")) throw new Error(`no upgrade: ${answer}`);
-    session.#send({
+    await session.#upgrade(port);
+    session.send({
       channel: "/meta/handshake",
       version: "1.0",
       supportedConnectionTypes: ["websocket", "long-polling"],
@@ -222,14 +225,38 @@ export class Session {
     return session;
   }
 
+  /**
+   * A session that began elsewhere comes to this socket, and is bound to it when this resolves.
+   * @param {number} port
+   * @param {string} clientId
+   */
+  static async resume(port, clientId) {
+    const session = new Session(port);
+    session.clientId = clientId;
+    await session.#upgrade(port);
+    session.#connect("1", { timeout: 0 });
+    await session.socket.expect(successes(1));
+    return session;
+  }
+
+  async #upgrade(port) {
+    const { socket } = this;
+    socket.write(
+      `GET /push HTTP/1.1\r\nHost: ${HOST}:${port}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n` +
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+    );
+    const answer = await socket.expect((text) => (text.includes("\r\n\r\n") ? text : undefined));
+    if (!answer.startsWith("HTTP/1.1 101")) throw new Error(`no upgrade: ${answer}`);
+  }
+
   #connect(id, advice) {
     const { clientId } = this;
-    this.#send({ channel: "/meta/connect", clientId, connectionType: "websocket", id, advice });
+    this.send({ channel: "/meta/connect", clientId, connectionType: "websocket", id, advice });
   }
 
   #subscribe({ subscription, token }) {
     const ext = token === undefined ? undefined : { auth: { token } };
-    this.#send({
+    this.send({
       channel: "/meta/subscribe",
       clientId: this.clientId,
       subscription,
@@ -238,16 +265,73 @@ export class Session {
     });
   }
 
-  #send(message) {
+  /** @param {object} message */
+  send(message) {
     this.socket.write(encodeFrame(JSON.stringify([message])));
   }
 
   /** A clean end, so that no server carries the sessions of one turn into the next. */
   async close() {
     if (!this.socket.isClosed) {
-      this.#send({ channel: "/meta/disconnect", clientId: this.clientId, id: "5" });
+      this.send({ channel: "/meta/disconnect", clientId: this.clientId, id: "5" });
     }
     await this.socket.closed(CLOSE_DEADLINE_MS);
+  }
+}
+
+/** A session that asks for this and that, and counts the events that it hears meanwhile. */
+export class Member {
+  heard = 0;
+  firstUs = 0;
+  lastUs = 0;
+  /** @type {() => void} after each chunk that has events */
+  onEvents = () => {};
+  #session;
+  #asked = [];
+  #replies = new MarkerCounter(`"id":"${ASKED_ID}"`);
+  #events = new MarkerCounter(EVENT_MARKER);
+
+  /** @param {number} port */
+  static async open(port) {
+    const member = new Member();
+    member.#session = await Session.open(port, null);
+    member.#session.socket.onChunk = (chunk) => member.#read(chunk);
+    return member;
+  }
+
+  #read(chunk) {
+    const refusal = chunk.includes('"successful":false') ? chunk.latin1Slice() : undefined;
+    const replies = this.#replies.count(chunk);
+    for (const { resolve, reject } of this.#asked.splice(0, replies)) {
+      if (refusal === undefined) resolve();
+      else reject(new Error(`the server refused: ${refusal}`));
+    }
+    const events = this.#events.count(chunk);
+    if (events === 0) return;
+    this.lastUs = nowUs();
+    if (this.heard === 0) this.firstUs = this.lastUs;
+    this.heard += events;
+    this.onEvents();
+  }
+
+  /**
+   * @param {object} message without clientId and id
+   * @returns {Promise<void>} when it was granted
+   */
+  ask(message) {
+    const { clientId } = this.#session;
+    return new Promise((resolve, reject) => {
+      this.#asked.push({ resolve, reject });
+      this.#session.send({ ...message, clientId, id: ASKED_ID });
+    });
+  }
+
+  forget() {
+    this.heard = 0;
+  }
+
+  close() {
+    return this.#session.close();
   }
 }
 
@@ -386,6 +470,7 @@ export class Requester {
   #until = 0;
   #sentUs = 0;
   #onAnswer = () => {};
+  #onSent = () => {};
   #done = null;
 
   /**
@@ -420,9 +505,10 @@ export class Requester {
       return;
     }
     if (this.#text.length < head + 4 + Number(length)) return;
+    const answer = this.#text;
     this.#text = "";
     const now = nowUs();
-    this.#onAnswer(now - this.#sentUs);
+    this.#onAnswer(now - this.#sentUs, answer);
     if (now < this.#until) this.#send(now);
     else this.#done?.resolve();
   }
@@ -430,15 +516,18 @@ export class Requester {
   #send(now) {
     this.#sentUs = now;
     this.#socket.write(this.#request);
+    this.#onSent();
   }
 
   /**
    * @param {number} durationMs
-   * @param {(latencyUs: number) => void} onAnswer
+   * @param {(latencyUs: number, answer: string) => void} onAnswer
+   * @param {() => void} [onSent]
    * @returns {Promise<void>}
    */
-  run(durationMs, onAnswer) {
+  run(durationMs, onAnswer, onSent = () => {}) {
     this.#onAnswer = onAnswer;
+    this.#onSent = onSent;
     return new Promise((resolve, reject) => {
       this.#done = { resolve, reject };
       const now = nowUs();

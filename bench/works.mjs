@@ -9,13 +9,18 @@ const SETTLE_STEPS = 24;
 
 export const publicChannel = (rest) => `/${APP}/public/${rest}`;
 export const privateChannel = (rest) => `/${APP}/private/${rest}`;
+export const presenceChannel = (rest) => `/${APP}/presence/${rest}`;
 export const repeat = (count, make) => Array.from({ length: count }, (_, index) => make(index));
 
 const base64url = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
 
-/** A token that lets its bearer subscribe to one channel, signed with the benchmark's key. */
-function signToken(channel) {
-  const claims = { keyId: KEY.key, channel, sub: true, pub: true };
+/**
+ * A token that lets its bearer subscribe, signed with the benchmark's key.
+ * @param {string} channel or a pattern
+ * @param {object} [presence] who its bearer is
+ */
+export function signToken(channel, presence) {
+  const claims = { keyId: KEY.key, channel, sub: true, pub: true, presence };
   const text = `${base64url({ alg: "HS256", typ: "JWT" })}.${base64url(claims)}`;
   return `${text}.${createHmac("sha256", KEY.secret).update(text).digest("base64url")}`;
 }
