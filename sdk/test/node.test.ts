@@ -2,7 +2,7 @@
 import { execFile } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { inspect, promisify } from "node:util";
-import { Pandapush, PandapushError } from "pandapush";
+import { ConnectionError, Pandapush, PandapushError } from "pandapush";
 import { describe, expect, test } from "vitest";
 import { Front } from "./front.js";
 import { type Fault, type OpenSdk, sdkSuite } from "./sdk.suite.js";
@@ -103,7 +103,14 @@ describe("pandapush for Node", () => {
     const other = { channel: "/other/private/a", sub: true };
     expect(() => pandapush.generateToken(other)).toThrow("is not in the application app");
     expect(() => pandapush.generateToken({ channel: "private/a" })).toThrow("sub, pub, or both");
-    await expect(pandapush.publish("public/a", undefined)).rejects.toThrow(TypeError);
+    for (const wrong of [undefined, () => 1, 1n, { toJSON: () => undefined }]) {
+      await expect(pandapush.publish("public/a", wrong)).rejects.toThrow(TypeError);
+      const batch = pandapush.publishBatch([{ channel: "public/a", data: wrong }]);
+      await expect(batch).rejects.toThrow(TypeError);
+    }
+    // What is undefined was not given.
+    const options = { timeoutMs: undefined, retries: undefined } as object;
+    await expect(pandapush.publish("public/a", 1, options)).rejects.toThrow(ConnectionError);
     await expect(pandapush.presence("public/a")).rejects.toThrow("Nobody is present");
   });
 

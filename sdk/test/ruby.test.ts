@@ -119,6 +119,18 @@ describe("pandapush for Ruby", () => {
     await expect(evaluate("", options)).rejects.toThrow(message);
   });
 
+  test("what JSON cannot hold is refused before it is sent", async () => {
+    for (const value of ["Float::NAN", '"\\xff"', "[].then { |list| list << list }"]) {
+      const program = `
+        begin
+          pandapush.publish(channel: "room", message: { value: ${value} })
+        rescue ArgumentError => e
+          puts e.message
+        end`;
+      expect(await evaluate(program)).toMatch(/^What is published must be a JSON value: /);
+    }
+  });
+
   test("its gem holds all that it needs", async () => {
     const folder = fileURLToPath(new URL("../ruby", import.meta.url));
     const program =

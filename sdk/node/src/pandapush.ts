@@ -105,8 +105,8 @@ const batchWaitMs = 500;
  * An application at a Pandapush server, for its back end.
  *
  * Channels are named `private/orders` or `/<application id>/private/orders`. What is wrong with an
- * argument throws a `TypeError` at once; all else rejects with a `PandapushError`. The instance holds
- * no connection that would keep a process alive.
+ * argument is a `TypeError`, and nothing is sent; all else is a `PandapushError`. It keeps no process
+ * alive.
  */
 export class Pandapush {
   readonly appId: string;
@@ -166,7 +166,8 @@ export class Pandapush {
       path: `/api/${this.appId}/publish`,
       body: JSON.stringify({
         messages: messages.map(({ channel, data }) => {
-          if (data === undefined) throw new TypeError(noJson);
+          // What JSON leaves out of an object would be missing here.
+          toJson(data);
           return typeof channel === "string"
             ? { channel: this.#channel(channel).name, data }
             : { channels: channel.map((each) => this.#channel(each).name), data };

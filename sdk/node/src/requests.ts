@@ -53,7 +53,7 @@ export class Requests {
 
   /** @throws PandapushError, or the reason of `options.signal` */
   async send(request: Request, options: CallOptions = {}): Promise<Answer> {
-    const { retries, signal } = { ...this.#defaults, ...options };
+    const { retries = this.#defaults.retries, signal } = options;
     for (let attempt = 1; ; attempt++) {
       signal?.throwIfAborted();
       try {
@@ -70,7 +70,7 @@ export class Requests {
 
   async #attempt(request: Request, options: CallOptions, attempts: number): Promise<Answer> {
     const { method, path, body, idempotencyKey } = request;
-    const { timeoutMs, signal } = { ...this.#defaults, ...options };
+    const { timeoutMs = this.#defaults.timeoutMs, signal } = options;
     const timeout = AbortSignal.timeout(timeoutMs);
     let response: Response;
     let text: string;

@@ -55,7 +55,7 @@ module Pandapush
     #                  Unless given, one for each call, so that its own attempts are one.
     def publish(channel:, message:, channel_type: "private", idempotency_key: SecureRandom.uuid)
       name = concrete(channel, channel_type)
-      body = JSON.generate(message)
+      body = to_json_text(message)
       answer = @requests.send_request("POST", "/channel#{name}", body: body, idempotency_key: idempotency_key)
       raise not_pandapush unless answer.body == "OK"
 
@@ -70,7 +70,7 @@ module Pandapush
     # Returns for each, in order, { "channel" => …, "successful" => true }, or with false and
     # "error" => { "code", "params", "message", "details" }.
     def publish_batch(messages, idempotency_key: SecureRandom.uuid)
-      body = JSON.generate(messages: messages.map { |each| batch_message(**each) })
+      body = to_json_text(messages: messages.map { |each| batch_message(**each) })
       attempt = 1
       loop do
         results = read(@requests.send_request("POST", "/api/#{@app_id}/publish", body: body,
@@ -161,6 +161,12 @@ module Pandapush
 
     def batch_message(channel:, message:, channel_type: "private")
       { channel: concrete(channel, channel_type), data: message }
+    end
+
+    def to_json_text(value)
+      JSON.generate(value)
+    rescue JSON::GeneratorError, JSON::NestingError => e
+      raise ArgumentError, "What is published must be a JSON value: #{e.message}"
     end
 
     def passing?(result)

@@ -34,7 +34,7 @@ module Pandapush
     def send_request(method, path, body: nil, idempotency_key: nil, repeatable: true)
       attempt = 1
       begin
-        attempt(method, path, body, idempotency_key, attempt)
+        send_once(method, path, body, idempotency_key, attempt)
       rescue Error => e
         wait = wait_before(attempt, e, repeatable)
         raise if wait.nil? || attempt > @retries
@@ -65,7 +65,7 @@ module Pandapush
       raise ArgumentError, "url must be the server's address, such as https://push.example.com"
     end
 
-    def attempt(method, path, body, idempotency_key, attempts)
+    def send_once(method, path, body, idempotency_key, attempts)
       request = Net::HTTPGenericRequest.new(method, !body.nil?, true, @base.path + path)
       request["Authorization"] = @authorization
       request["User-Agent"] = "pandapush-ruby/#{VERSION}"
