@@ -65,7 +65,8 @@ export class Front {
       response.writeHead(fate.status, fate.headers).end(fate.body);
       return;
     }
-    const passed = http.request(`${this.target}${path}`, { method, headers });
+    // A connection of its own: one that is kept may be closed at this very moment.
+    const passed = http.request(`${this.target}${path}`, { method, headers, agent: false });
     passed.end(body);
     const [answer] = (await once(passed, "response")) as [http.IncomingMessage];
     const text = await buffer(answer);

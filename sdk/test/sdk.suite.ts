@@ -297,14 +297,20 @@ export function sdkSuite(open: OpenSdk): void {
     });
 
     test("what the server does not take is an error with its reason, and is not sent again", async () => {
-      expect(await fault(behind.publish("public", name, "x".repeat(300_000)))).toMatchObject({
+      expect(await fault(behind.publish("presence", name, { subscribe: {} }))).toMatchObject({
         kind: "RequestError",
-        status: 413,
-        message: expect.stringContaining("Message too large"),
-        details: expect.stringContaining("262144"),
+        status: 400,
+        code: null,
+        message: expect.stringContaining("Cannot publish presence membership: "),
+        details: expect.stringContaining("said by the server only"),
         attempts: 1,
       });
       expect(front.take()).toHaveLength(1);
+      expect(await fault(sdk.publish("public", name, "x".repeat(300_000)))).toMatchObject({
+        kind: "RequestError",
+        status: 413,
+        details: expect.stringContaining("262144"),
+      });
     });
 
     test("what is no channel, or a pattern, is told before anything is sent", async () => {
