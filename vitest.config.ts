@@ -31,6 +31,15 @@ export default defineConfig({
       {
         resolve: { alias },
         test: {
+          name: "sdk",
+          include: ["sdk/test/**/*.test.ts"],
+          testTimeout: 30_000,
+          hookTimeout: 30_000,
+        },
+      },
+      {
+        resolve: { alias },
+        test: {
           name: "e2e",
           include: ["e2e/**/*.test.ts"],
           testTimeout: 60_000,

@@ -77,6 +77,13 @@ const needs = [
     debian: ["openssl"],
   },
   {
+    what: "Python 3",
+    variable: "PYTHON_PATH",
+    commands: ["python3"],
+    check: ["-c", "import sys; sys.exit(sys.version_info < (3, 8))"],
+    debian: ["python3"],
+  },
+  {
     what: "curl",
     variable: "CURL_PATH",
     commands: ["curl"],
@@ -183,7 +190,7 @@ async function runTests(env, given) {
       [
         join(root, "node_modules/vitest/vitest.mjs"),
         "run",
-        ...["unit", "server", "client", "e2e"].flatMap((project) => ["--project", project]),
+        ...["unit", "server", "client", "sdk", "e2e"].flatMap((project) => ["--project", project]),
         "--reporter=default",
         "--reporter=json",
         `--outputFile.json=${report}`,

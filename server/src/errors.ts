@@ -239,6 +239,18 @@ export const catalogue = {
     help: "A form is name=value pairs joined by &, percent-encoded UTF-8.",
     retry: "no",
   },
+  invalidIdempotencyKey: {
+    text: "Invalid idempotency key",
+    http: 400,
+    help: "Idempotency-Key is 1 to 255 visible ASCII characters without spaces, such as a UUID, and is sent once.",
+    retry: "no",
+  },
+  idempotencyConflict: {
+    text: "Idempotency key was used for another request",
+    http: 422,
+    help: "The same Idempotency-Key says that it is the same request: send the same body to the same channel, or another key.",
+    retry: "no",
+  },
   notFound: {
     text: "Not found",
     http: 404,

@@ -18,6 +18,8 @@ import type { Config } from "./config.js";
 import type { AdminParts } from "./http/admin.js";
 import { createApp } from "./http/app.js";
 import type { BuildInfo } from "./http/health.js";
+import { createMemoryIdempotency } from "./idempotency/memory.js";
+import { createRedisIdempotency } from "./idempotency/redis.js";
 import { LocalLive } from "./live.js";
 import { Node } from "./node.js";
 import type { Log } from "./observe.js";
@@ -166,6 +168,8 @@ export async function startServer(
   const app = createApp({
     authorize,
     publish: (grant, channel, data) => node.publish(grant, channel, data),
+    idempotency:
+      redis === undefined ? createMemoryIdempotency() : createRedisIdempotency(redis, logWith),
     maxBodyBytes: limits.messageBytes,
     log: logWith,
     build,

@@ -13,6 +13,7 @@ import { AdminAuth, type LoginMethod } from "../src/auth/admin.js";
 import { createAuthorize } from "../src/auth/authorize.js";
 import { KeyTable } from "../src/auth/keys.js";
 import { createApp } from "../src/http/app.js";
+import { createMemoryIdempotency } from "../src/idempotency/memory.js";
 import { openStore } from "../src/storage/sql.js";
 import type { Application, Key, Store } from "../src/storage/store.js";
 import { quietLive } from "./quiet-live.js";
@@ -40,6 +41,7 @@ beforeAll(async () => {
   keys = new KeyTable(store, { reloadMs: 60_000, usageMs: 60_000, report: fail });
   await keys.load();
   app = createApp({
+    idempotency: createMemoryIdempotency(),
     authorize: createAuthorize(keys),
     publish: () => undefined,
     maxBodyBytes: 1024,

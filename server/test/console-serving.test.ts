@@ -12,6 +12,7 @@ import { createAuthorize } from "../src/auth/authorize.js";
 import { KeyTable } from "../src/auth/keys.js";
 import { OidcLogin } from "../src/auth/oidc.js";
 import { createApp } from "../src/http/app.js";
+import { createMemoryIdempotency } from "../src/idempotency/memory.js";
 import { openStore } from "../src/storage/sql.js";
 import type { Store } from "../src/storage/store.js";
 import { quietLive } from "./quiet-live.js";
@@ -71,6 +72,7 @@ async function start(build: string, login: Login = "password"): Promise<string> 
     store,
   });
   const app = createApp({
+    idempotency: createMemoryIdempotency(),
     authorize: createAuthorize(keys),
     publish: () => undefined,
     maxBodyBytes: 1024,

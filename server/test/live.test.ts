@@ -1029,7 +1029,7 @@ describe("docs/rest.md", () => {
         expect([text, shapeOf(JSON.parse(lastAnswer))]).toEqual([text, shapeOf(JSON.parse(text))]);
       }
     }
-    expect(others.filter(({ type }) => type === "sh")).toHaveLength(8);
+    expect(others.filter(({ type }) => type === "sh")).toHaveLength(9);
   });
 });
 

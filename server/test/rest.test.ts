@@ -13,6 +13,7 @@ import { signToken } from "../src/auth/token.js";
 import { Refusal } from "../src/errors.js";
 import { createApp } from "../src/http/app.js";
 import type { PublishParts } from "../src/http/publish.js";
+import { createMemoryIdempotency } from "../src/idempotency/memory.js";
 import { openStore } from "../src/storage/sql.js";
 import type { Store } from "../src/storage/store.js";
 import * as harness from "./harness.js";
@@ -50,6 +51,7 @@ beforeAll(async () => {
   keys = new KeyTable(store, { reloadMs: 60_000, usageMs: 60_000, report: fail });
   await keys.load();
   app = createApp({
+    idempotency: createMemoryIdempotency(),
     authorize: createAuthorize(keys),
     publish: (grant, to, data) => take(grant, to, data),
     maxBodyBytes,
@@ -200,6 +202,24 @@ describe("a publish over REST", () => {
     const answer = await post("1");
     expect(expectRefusal(answer, 503, "Application is busy").code).toBe(503);
     expect(answer.headers.get("retry-after")).toBe("5");
+  });
+
+  it("[REST-13] a repetition waits for a broker that did not answer the first in time", async () => {
+    const named = { "idempotency-key": "slow" };
+    let confirm = (): void => undefined;
+    take = (_grant, to, data) => {
+      published.push({ channel: to, data });
+      return new Promise<void>((resolve) => {
+        confirm = resolve;
+      });
+    };
+    expect((await post("1", named)).status).toBe(503);
+    expect((await post("1", named)).status).toBe(503);
+    const third = post("1", named);
+    confirm();
+    expect(await third).toMatchObject({ status: 200, text: "OK" });
+    expect((await post("1", named)).headers.get("idempotent-replayed")).toBe("true");
+    expect(published).toHaveLength(1);
   });
 
   it("is answered 503 when the broker does not answer in time", async () => {

@@ -6,12 +6,19 @@ import type { z } from "zod";
 import { isCrossSite } from "../auth/admin.js";
 import type { IdentifyKey } from "../auth/authorize.js";
 import { type ErrorCode, KeyRefusal, Refusal } from "../errors.js";
+import { fingerprint, once, readName } from "../idempotency/idempotency.js";
 import { sliceMs } from "../slices.js";
 import { challenge, isSecure } from "./admin.js";
 import * as shapes from "./admin-shapes.js";
 import { type LiveParts, liveRoutes } from "./live-routes.js";
 import { dataTexts, jsonOf } from "./payload.js";
-import { basicCredentials, inTime, type PublishParts } from "./publish.js";
+import {
+  basicCredentials,
+  idempotencyHeader,
+  inTime,
+  type PublishParts,
+  replayedHeader,
+} from "./publish.js";
 import { type AppUser, appRoute, type Route } from "./route.js";
 
 export interface BackendParts extends LiveParts, PublishParts {
@@ -120,33 +127,31 @@ function appIdOf({ params }: FastifyRequest): AppId {
   return (params as { app?: string }).app as AppId;
 }
 
-type Outcome = z.input<typeof shapes.published>["results"][number];
+type Result = z.input<typeof shapes.published>["results"][number];
+type Fault = z.input<typeof shapes.refusal>;
+
+interface Publication {
+  readonly channel: string;
+  readonly data: string;
+}
 
 function publishRoute(parts: BackendParts): Route<BackendUser> {
-  const { authorize, publish, publishTimeoutMs, batchMessages, refusals, log } = parts;
-
-  const failed = (channel: string, error: unknown, keyId: string): Outcome => {
-    const refusal = error instanceof Refusal ? error : new Refusal("internal");
-    if (error !== refusal) log("error", "Publishing failed", { err: error });
-    refusal.keyId ??= keyId;
-    refusals?.addForChannel("rest_publish", channel, refusal);
-    const { params, ...rest } = refusal.toRest();
-    return { channel, successful: false, error: { ...rest, params: [...params] } };
-  };
-
+  const { idempotency, batchMessages } = parts;
   return appRoute(
     {
       method: "POST",
       path: "/publish",
-      summary: `Publish to several channels; each is answered by itself, in their order. At most MAX_BATCH_MESSAGES publications and MAX_MESSAGE_BYTES bytes`,
+      summary: `Publish to several channels; each is answered by itself, in their order. At most MAX_BATCH_MESSAGES publications and MAX_MESSAGE_BYTES bytes. With the header Idempotency-Key done once, however often it is sent`,
       body: shapes.publishing,
       answer: shapes.published,
     },
-    async ({ credentials }: BackendUser, { request, body }) => {
-      const texts = dataTexts(bodyTexts.get(request) ?? "");
+    async ({ appId, credentials }: BackendUser, { request, reply, body }) => {
+      const name = readName(request.headers[idempotencyHeader]);
+      const text = bodyTexts.get(request) ?? "";
+      const texts = dataTexts(text);
       const publications = body.messages.flatMap(({ channel, channels = [] }, index) =>
-        (channel === undefined ? channels : [channel]).map((name) => ({
-          channel: name,
+        (channel === undefined ? channels : [channel]).map((each) => ({
+          channel: each,
           data: texts[index] ?? "null",
         })),
       );
@@ -157,30 +162,91 @@ function publishRoute(parts: BackendParts): Route<BackendUser> {
           `A request may publish ${batchMessages} times, counting each channel (MAX_BATCH_MESSAGES).`,
         );
       }
-      const outcomes: (Outcome | Promise<Outcome>)[] = [];
-      let sliceEnd = performance.now() + sliceMs;
-      // In their order: nothing is handed to the broker before what stands in front of it.
-      for (const { channel, data } of publications) {
-        try {
-          const grant = await authorize("publish", channel, credentials);
-          const taken = publish(grant, channel as Channel, data);
-          const done: Outcome = { channel, successful: true };
-          outcomes.push(
-            taken instanceof Promise
-              ? inTime(taken, publishTimeoutMs).then(
-                  () => done,
-                  (error: unknown) => failed(channel, error, credentials.key),
-                )
-              : done,
-          );
-        } catch (error) {
-          outcomes.push(failed(channel, error, credentials.key));
-        }
-        if (performance.now() < sliceEnd) continue;
-        await nextTurn();
-        sliceEnd = performance.now() + sliceMs;
+      if (name === undefined) {
+        return resultsOf(publications, await publishAll(parts, publications, credentials));
       }
-      return { results: await Promise.all(outcomes) };
+      const named = {
+        appId,
+        keyId: credentials.key as KeyId,
+        name,
+        channel: publications[0]?.channel ?? "",
+        fingerprint: fingerprint(text),
+      };
+      const { text: faults, isRepeated } = await once(idempotency, named, async (earlier) => {
+        const before = earlier === undefined ? undefined : readFaults(earlier);
+        const now = await publishAll(parts, publications, credentials, before);
+        return { text: JSON.stringify([...now]), isFinal: ![...now.values()].some(isPassing) };
+      });
+      if (isRepeated) reply.header(replayedHeader, "true");
+      return resultsOf(publications, readFaults(faults));
     },
   );
+}
+
+/** Why publications were not taken, by their places. The others were. */
+type Faults = ReadonlyMap<number, Fault>;
+
+function readFaults(text: string): Faults {
+  return new Map(JSON.parse(text) as [number, Fault][]);
+}
+
+/** Whether it may be taken when it is sent again. */
+function isPassing({ code }: Fault): boolean {
+  return code !== null && code >= 500;
+}
+
+function resultsOf(publications: readonly Publication[], faults: Faults): { results: Result[] } {
+  const results = publications.map(({ channel }, index): Result => {
+    const error = faults.get(index);
+    return error === undefined
+      ? { channel, successful: true }
+      : { channel, successful: false, error };
+  });
+  return { results };
+}
+
+/**
+ * In their order: nothing is handed to the broker before what stands in front of it.
+ * @param before of an earlier attempt: what it did not fail for the time being stays as it is
+ */
+async function publishAll(
+  parts: BackendParts,
+  publications: readonly Publication[],
+  credentials: BackendUser["credentials"],
+  before?: Faults,
+): Promise<Faults> {
+  const { authorize, publish, publishTimeoutMs, refusals, log } = parts;
+  const faults = new Map<number, Fault>();
+  const fail = (index: number, channel: string, error: unknown): void => {
+    const refusal = error instanceof Refusal ? error : new Refusal("internal");
+    if (error !== refusal) log("error", "Publishing failed", { err: error });
+    refusal.keyId ??= credentials.key;
+    refusals?.addForChannel("rest_publish", channel, refusal);
+    const { params, ...rest } = refusal.toRest();
+    faults.set(index, { ...rest, params: [...params] });
+  };
+  const waits: Promise<void>[] = [];
+  let sliceEnd = performance.now() + sliceMs;
+  for (const [index, { channel, data }] of publications.entries()) {
+    const fault = before?.get(index);
+    if (before !== undefined && (fault === undefined || !isPassing(fault))) {
+      if (fault !== undefined) faults.set(index, fault);
+      continue;
+    }
+    try {
+      const grant = await authorize("publish", channel, credentials);
+      const taken = publish(grant, channel as Channel, data);
+      if (taken instanceof Promise) {
+        const refused = (error: unknown): void => fail(index, channel, error);
+        waits.push(inTime(taken, publishTimeoutMs).then(() => undefined, refused));
+      }
+    } catch (error) {
+      fail(index, channel, error);
+    }
+    if (performance.now() < sliceEnd) continue;
+    await nextTurn();
+    sliceEnd = performance.now() + sliceMs;
+  }
+  await Promise.all(waits);
+  return faults;
 }

@@ -1,8 +1,15 @@
 import type { IncomingMessage } from "node:http";
-import { type Channel, type Credentials, type Grant, parseChannel } from "@pandapush/protocol";
+import {
+  type Channel,
+  type Credentials,
+  type Grant,
+  type KeyId,
+  parseChannel,
+} from "@pandapush/protocol";
 import type { FastifyInstance, FastifyRequest, onErrorHookHandler } from "fastify";
 import type { Authorize } from "../auth/authorize.js";
 import { Refusal } from "../errors.js";
+import { fingerprint, type Idempotency, once, readName } from "../idempotency/idempotency.js";
 import type { MaybePromise } from "../maybe-promise.js";
 import type { RefusalLog } from "../refusals.js";
 import { bodyType, dataOf } from "./payload.js";
@@ -14,6 +21,8 @@ export interface PublishParts {
    * @throws Refusal (or a promise rejected with it)
    */
   readonly publish: (grant: Grant, channel: Channel, dataJson: string) => MaybePromise<unknown>;
+  /** For requests with an `Idempotency-Key`. */
+  readonly idempotency: Idempotency;
   readonly maxBodyBytes: number;
   /** After how long a broker that does not answer becomes a 503; default 10,000 ms. */
   readonly publishTimeoutMs?: number;
@@ -29,7 +38,8 @@ const prefix = "/channel";
  * The checks go from what costs nothing to what costs most: path (404), credentials present at
  * all (403), content type (415), size (413), permission (400), and only then the content (400).
  * Permission comes after the body has been read because many HTTP clients lose an answer that
- * arrives while they still send; it comes before parsing so that strangers cause no work.
+ * arrives while they still send; it comes before parsing so that strangers cause no work. That a
+ * request was answered before is found out last: who may not publish does not learn of it.
  */
 export function routePublish(app: FastifyInstance, parts: PublishParts): void {
   const onError: onErrorHookHandler = (request, _reply, error, done) => {
@@ -45,13 +55,47 @@ export function routePublish(app: FastifyInstance, parts: PublishParts): void {
     if (credentials === undefined) throw new Refusal("unauthorized");
     const type = bodyType(request.headers["content-type"]);
     if (type === undefined && hasBody(request.raw)) throw new Refusal("unsupportedType");
+    const name = readName(request.headers[idempotencyHeader]);
     const body = await readBody(request.raw, parts.maxBodyBytes);
     const grant = await parts.authorize("publish", channel, credentials);
-    const published = parts.publish(grant, channel, dataOf(type ?? "json", body));
-    if (published instanceof Promise) await inTime(published, parts.publishTimeoutMs);
+    const data = dataOf(type ?? "json", body);
+    if (name === undefined) {
+      const published = parts.publish(grant, channel, data);
+      if (published instanceof Promise) await inTime(published, parts.publishTimeoutMs);
+    } else {
+      const published = publishOnce(parts, grant, channel, data, name);
+      const isRepeated = await inTime(published, parts.publishTimeoutMs);
+      if (isRepeated) reply.header(replayedHeader, "true");
+    }
     await endOfTurn();
     return reply.type("text/plain; charset=utf-8").send("OK");
   });
+}
+
+export const idempotencyHeader = "idempotency-key";
+/** In answers that were given before. */
+export const replayedHeader = "idempotent-replayed";
+
+/**
+ * Who waits for it in vain gives up; the claim stands until the broker has answered, and a
+ * repetition then waits for that rather than publish again.
+ *
+ * @returns whether it was published before
+ */
+async function publishOnce(
+  { idempotency, publish }: PublishParts,
+  grant: Grant,
+  channel: Channel,
+  data: string,
+  name: string,
+): Promise<boolean> {
+  const { appId, keyId = "" as KeyId } = grant;
+  const request = { appId, keyId, name, channel, fingerprint: fingerprint(channel, data) };
+  const { isRepeated } = await once(idempotency, request, async () => {
+    await publish(grant, channel, data);
+    return { text: "", isFinal: true };
+  });
+  return isRepeated;
 }
 
 let turn: Promise<void> | undefined;
@@ -192,7 +236,7 @@ function tooLarge(maxBytes: number): Refusal {
 }
 
 /** A broker that never answers must not hold the request for ever. */
-export async function inTime(published: Promise<unknown>, timeoutMs = 10_000): Promise<void> {
+export async function inTime<T>(published: Promise<T>, timeoutMs = 10_000): Promise<T> {
   let timer: NodeJS.Timeout | undefined;
   const deadline = new Promise<never>((_resolve, reject) => {
     const late = new Refusal(
@@ -203,7 +247,7 @@ export async function inTime(published: Promise<unknown>, timeoutMs = 10_000): P
     timer = setTimeout(reject, timeoutMs, late);
   });
   try {
-    await Promise.race([published, deadline]);
+    return await Promise.race([published, deadline]);
   } finally {
     clearTimeout(timer);
   }
