@@ -1,5 +1,11 @@
 import { describe, expect, test } from "vitest";
-import { type Encoder, type EndReason, Session, type SessionLimits } from "./session.js";
+import {
+  type Encoder,
+  type EndReason,
+  type Outcome,
+  Session,
+  type SessionLimits,
+} from "./session.js";
 import {
   Batch,
   type CloseReason,
@@ -110,6 +116,55 @@ function hold(session: Session, holdMs = 60_000, source: object = {}): Answered 
   );
   return { answers, lost: () => onLost() };
 }
+
+describe("an answer that is on its way by another node", () => {
+  /** As an owner does it: whether the answer arrived is known when `settle` was called. */
+  function holdElsewhere(session: Session): (hasArrived: boolean) => void {
+    let settle: (hasArrived: boolean) => void = () => undefined;
+    const told = new Promise<boolean>((resolve) => {
+      settle = resolve;
+    });
+    const answer = (_: readonly string[], __: number | undefined, outcome: Outcome): void =>
+      session.confirmBefore(told.then(outcome));
+    session.hold({ source: {}, answer, refuse: () => undefined }, 60_000);
+    return settle;
+  }
+
+  test.each([
+    [false, ["1", "2", "3"]],
+    [true, ["3"]],
+  ])(
+    "a connection pushes when it is known whether it arrived (%s), and comes in order",
+    async (hasArrived, expected) => {
+      const { session } = start();
+      const settle = holdElsewhere(session);
+      deliver(session, "1", "2");
+      const wire = new Wire();
+      session.attach(wire);
+      deliver(session, "3");
+      expect(wire.written).toEqual([]);
+      settle(hasArrived);
+      await expect.poll(() => wire.written).toEqual(expected);
+      deliver(session, "4");
+      expect(wire.written).toEqual([...expected, "4"]);
+    },
+  );
+
+  test("a connection that is lost meanwhile pushes nothing, and one that is not is closed with the session", async () => {
+    const { session } = start();
+    const settle = holdElsewhere(session);
+    deliver(session, "1");
+    const [lost, wire] = [new Wire(), new Wire()];
+    session.attach(lost);
+    lost.dies(session);
+    session.attach(wire);
+    session.end("expiry");
+    expect([lost.closed, wire.closed]).toEqual([[], ["normal"]]);
+    settle(false);
+    await session.settled();
+    expect([...lost.written, ...wire.written]).toEqual([]);
+  });
+});
 
 describe("a held connect", () => {
   test("is answered with what comes, and with what waited", () => {

@@ -56,6 +56,8 @@ export interface Subscription {
    * to number.
    */
   floors?: Map<string, number>;
+  /** By epoch, sequence number of the first that it heard above its floor. */
+  passed?: Map<string, number>;
   /**
    * Its client was given the list of a presence channel's members as it was at this position: it
    * does not hear of changes up to there, its own among them.
@@ -248,6 +250,8 @@ export class Session implements Receiver, ClientSession {
   private pending: Set<Promise<unknown>> | undefined;
   /** An answer of which another node has not said whether it reached the client. */
   private confirming: Promise<unknown> | undefined;
+  /** Pushes its events as soon as that is known. */
+  private next: PushConnection | undefined;
   /** It is about to live at another node: whoever wants something of it waits. */
   private leaving: Promise<ClientSession> | undefined;
 
@@ -372,6 +376,12 @@ export class Session implements Receiver, ClientSession {
   /** From now on `connection` pushes this session's events, beginning with all that waited. */
   attach(connection: PushConnection): void {
     if (this.state.name === "ended" || this.connection === connection) return;
+    if (this.confirming !== undefined) {
+      // What is put back comes before what waits here.
+      this.next = connection;
+      void this.confirming.then(() => this.attachNext(connection));
+      return;
+    }
     const waiting =
       this.state.name === "pushing"
         ? this.takeBack(this.state.connection)
@@ -388,6 +398,7 @@ export class Session implements Receiver, ClientSession {
    *   to be released before this session's events go any other way
    */
   detach(connection: PushConnection, isDraining = false): void {
+    if (this.next === connection) this.next = undefined;
     if (this.connection !== connection) return;
     this.state = {
       name: "queueing",
@@ -430,12 +441,20 @@ export class Session implements Receiver, ClientSession {
       if (reason === "disconnect") this.leaving?.then((there) => there.end(reason)).catch(noop);
       return;
     }
-    const { connection } = this;
+    const connection = this.connection ?? this.next;
+    this.next = undefined;
     this.state = { name: "ended" };
     clearTimeout(this.expiry);
     this.answer();
     this.home.ended(this, reason);
-    connection?.close(reason === "shutdown" || reason === "lost" ? "goingAway" : "normal");
+    const isOver = reason === "disconnect" || reason === "expiry" || reason === "overflow";
+    connection?.close(isOver ? "normal" : "goingAway");
+  }
+
+  private attachNext(connection: PushConnection): void {
+    if (this.next !== connection) return;
+    this.next = undefined;
+    this.attach(connection);
   }
 
   private handOver(connection: PushConnection, messages: readonly string[]): void {
