@@ -75,6 +75,11 @@ export class Cluster {
       noteMs: sessionExpiryMs,
       log,
     });
+    for (const host of this.hosts.all) {
+      host.onState((state) => {
+        if (state.isUp) moves.noteAgain();
+      });
+    }
     const sessions = new ClusterSessions({ node, directory, membership, peers, moves, isAllowed });
     this.parts = parts;
     this.joined = { sessions, moves };

@@ -39,6 +39,24 @@ export class Directory {
     return owner;
   }
 
+  /**
+   * Another place, when the node that was asked does not have it or cannot be reached; undefined
+   * when it lives nowhere.
+   * @throws Refusal `unavailable` when it may live there all the same, `brokerUnavailable` as above
+   */
+  async lookElsewhere(
+    clientId: string,
+    asked: string,
+    isUnreachable: boolean,
+  ): Promise<string | undefined> {
+    const mayLiveThere = isUnreachable && (await this.membership.isAlive(asked));
+    if (!mayLiveThere) this.forget(clientId);
+    const found = await this.lookUp(clientId);
+    if (found !== undefined && found !== asked) return found;
+    if (mayLiveThere) throw new Refusal("unavailable", [clientId]);
+    return undefined;
+  }
+
   /** The session was found there, or went there. */
   remember(clientId: string, nodeId: string): void {
     this.known.delete(clientId);

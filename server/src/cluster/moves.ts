@@ -117,6 +117,11 @@ export class Moves {
     await this.departures.get(session)?.decided.catch(() => undefined);
   }
 
+  /** A Redis host is back: it may not know where sessions live. */
+  noteAgain(): void {
+    void this.noteAll();
+  }
+
   /** A session is here no more. */
   ended(clientId: string, hasMoved: boolean): void {
     if (this.guests.delete(clientId) && !hasMoved) this.parts.directory.ended(clientId);
@@ -190,11 +195,7 @@ export class Moves {
         owner = prepared.moved;
         continue;
       }
-      directory.forget(clientId);
-      const found = await directory.lookUp(clientId);
-      if (found === owner && "unreachable" in prepared)
-        throw new Refusal("unavailable", [clientId]);
-      owner = found === owner ? undefined : found;
+      owner = await directory.lookElsewhere(clientId, owner, "unreachable" in prepared);
     }
     return undefined;
   }

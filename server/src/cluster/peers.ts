@@ -5,6 +5,7 @@
 import { type ErrorCode, Refusal } from "../errors.js";
 import type { MaybePromise } from "../maybe-promise.js";
 import type { Log, RedisHost, RedisHosts, TopicListener } from "../redis/hosts.js";
+import { HostUnavailable } from "../redis/hosts.js";
 
 /** How long an answer may take. */
 const answerMs = 5_000;
@@ -187,14 +188,22 @@ export class Peers implements TopicListener {
     }
   }
 
-  /** By the first host that the other node hears; its own first, so that all comes in order. */
+  /**
+   * By the first host that the other node hears; its own first, so that all comes in order.
+   * @throws PeerUnavailable
+   */
   private async send(nodeId: string, text: string): Promise<void> {
     const first = this.hosts.hostOf(nodeId);
     const others = this.hosts.all.filter((host) => host !== first);
     for (const host of [first, ...others]) {
       if (!host.isUp) continue;
-      // Not sent again when that fails: it may have been heard.
-      const heard = await host.command("PUBLISH", topicOf(host, nodeId), text);
+      const heard = await host
+        .command("PUBLISH", topicOf(host, nodeId), text)
+        .catch((error: unknown) => {
+          if (!(error instanceof HostUnavailable)) throw error;
+          // Not sent again: it may have been heard.
+          throw new PeerUnavailable(`node ${nodeId} may not have heard it: ${error.message}`);
+        });
       if (Number(heard) > 0) return;
     }
     throw new PeerUnavailable(`node ${nodeId} cannot be reached`);

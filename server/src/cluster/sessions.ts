@@ -31,6 +31,11 @@ import { type Peers, PeerUnavailable } from "./peers.js";
 const maxHops = 6;
 /** How long an owner waits to hear whether its answer reached the client. */
 const outcomeMs = 10_000;
+/**
+ * How long after it should have come an answer from the owner is waited for. It may be lost, when
+ * Redis is down at that moment; the owner finds out, and keeps what stood in it.
+ */
+const lateMs = 5_000;
 /** How long a list of members may take to its client. */
 const releaseMs = 5_000;
 
@@ -73,6 +78,15 @@ interface RemotelySubscribed {
   readonly list?: string;
 }
 
+/** A connect that is open here and held by another node. */
+interface Open {
+  readonly clientId: string;
+  readonly request: Waiter;
+  owner: string | undefined;
+  /** Ends when the owner's answer is lost. */
+  timer: NodeJS.Timeout | undefined;
+}
+
 export interface ClusterSessionsParts {
   readonly node: Node;
   readonly directory: Directory;
@@ -84,11 +98,7 @@ export interface ClusterSessionsParts {
 }
 
 export class ClusterSessions implements Sessions {
-  /** Connects that are open here and held by other nodes. */
-  private readonly open = new Map<
-    number,
-    { readonly request: Waiter; owner: string | undefined }
-  >();
+  private readonly open = new Map<number, Open>();
   private opened = 0;
   /** Connects that are held here and open at other nodes. */
   private readonly held = new Map<string, RemoteWaiter>();
@@ -119,10 +129,8 @@ export class ClusterSessions implements Sessions {
 
   /** Another node died: its sessions are no more. */
   died(nodeId: string): void {
-    for (const [n, { request, owner }] of [...this.open]) {
-      if (owner !== nodeId) continue;
-      this.open.delete(n);
-      request.refuse(new Refusal("unknownClient"));
+    for (const [n, { clientId, owner }] of [...this.open]) {
+      if (owner === nodeId) this.close(n)?.refuse(new Refusal("unknownClient", [clientId]));
     }
   }
 
@@ -149,11 +157,7 @@ export class ClusterSessions implements Sessions {
         directory.remember(clientId, owner);
         continue;
       }
-      directory.forget(clientId);
-      const found = await directory.lookUp(clientId);
-      if (found === owner && "unreachable" in answer) throw new Refusal("unavailable", [clientId]);
-      // Whoever should have it does not.
-      owner = found === owner ? undefined : found;
+      owner = await directory.lookElsewhere(clientId, owner, "unreachable" in answer);
     }
     throw new Refusal("unknownClient", [clientId]);
   }
@@ -166,15 +170,19 @@ export class ClusterSessions implements Sessions {
     origin: Origin | undefined,
   ): Promise<void> {
     const n = ++this.opened;
-    const open: { request: Waiter; owner: string | undefined } = { request, owner: undefined };
+    const open: Open = { clientId, request, owner: undefined, timer: undefined };
     this.open.set(n, open);
     try {
       const from = origin === undefined ? {} : { origin };
       const { owner } = await this.command(clientId, { do: "hold", n, holdMs, ...from });
       open.owner = owner;
+      if (this.open.get(n) !== open) return;
+      open.timer = setTimeout(() => {
+        this.close(n)?.refuse(new Refusal("unavailable", [clientId]));
+      }, holdMs + lateMs);
     } catch (error) {
       // Unless it was answered nevertheless.
-      if (this.open.delete(n)) request.refuse(error);
+      this.close(n)?.refuse(error);
     }
   }
 
@@ -182,10 +190,18 @@ export class ClusterSessions implements Sessions {
   release(clientId: string, source: object, how: "forget" | "answer"): void {
     for (const [n, { request }] of this.open) {
       if (request.source !== source) continue;
-      if (how === "forget") this.open.delete(n);
+      if (how === "forget") this.close(n);
       // An owner that cannot be told answers, and hears that nobody is there.
       this.command(clientId, { do: how, n }).catch(() => undefined);
     }
+  }
+
+  /** @returns what is open here no more; undefined when it was not */
+  private close(n: number): Waiter | undefined {
+    const open = this.open.get(n);
+    clearTimeout(open?.timer);
+    this.open.delete(n);
+    return open?.request;
   }
 
   private async findElsewhere(clientId: string): Promise<ClientSession | undefined> {
@@ -291,11 +307,10 @@ export class ClusterSessions implements Sessions {
    * @returns whether that reached the kernel
    */
   private answered({ n, events, sent }: Answered): Promise<boolean> {
-    const open = this.open.get(n);
-    this.open.delete(n);
+    const request = this.close(n);
     return new Promise((resolve) => {
-      if (open === undefined) resolve(false);
-      else open.request.answer(events, sent, resolve);
+      if (request === undefined) resolve(false);
+      else request.answer(events, sent, resolve);
     });
   }
 
