@@ -5,6 +5,9 @@
  * `npm run test:cluster`: the conformance suite against two nodes behind a balancer that sends
  * every request to the next one, with one Redis host and with two. Arguments instead of its files
  * are possible: `npm run test:cluster -- e2e/faye.test.ts`.
+ *
+ * `npm run test:chaos -- --minutes 10 --seed 7`: the chaos test of `npm test` for longer; with a seed
+ * of its own choice unless one is given.
  */
 import { spawnSync } from "node:child_process";
 import {
@@ -100,6 +103,13 @@ await runScript(async () => {
   if ((await run(check.command, check.args, { env })) !== 0) {
     throw new Stop("npm run check failed; no test was run.");
   }
+  if (process.argv.includes("--chaos")) {
+    const variables = { PANDAPUSH_CHAOS_MINUTES: numberBehind("--minutes") ?? "10" };
+    const seed = numberBehind("--seed");
+    if (seed !== undefined) variables.PANDAPUSH_CHAOS_SEED = seed;
+    await runTests({ ...env, ...variables }, ["e2e/cluster/chaos.test.ts"]);
+    return;
+  }
   const given = process.argv.slice(2).filter((argument) => argument !== "--cluster");
   if (!process.argv.includes("--cluster")) {
     await runTests(env, given);
@@ -111,6 +121,15 @@ await runScript(async () => {
     await runTests({ ...env, PANDAPUSH_TEST_DEPLOYMENT: shape }, files);
   }
 });
+
+/** What follows an option of ours; a number. */
+function numberBehind(option) {
+  const index = process.argv.indexOf(option);
+  if (index === -1) return undefined;
+  const value = process.argv[index + 1];
+  if (!(Number(value) > 0)) throw new Stop(`${option} takes a number above 0, as in ${option} 7.`);
+  return value;
+}
 
 /** @returns the variables under which tests find each program */
 async function findNeeds() {

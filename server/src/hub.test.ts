@@ -110,6 +110,26 @@ async function turnsUntil(isTrue: () => boolean): Promise<void> {
   }
 }
 
+test("a session that came from another node hears what follows its floor once, whichever of a pattern's channels comes first", async () => {
+  const hub = new Hub(generous);
+  const listener = new Listener(hub, ["a/*"]);
+  hub.expect(listener.session);
+  hub.settle(listener.session, new Map([[app, new Map([["e", 2]])]]));
+  const receive = (channel: string, seq: number): boolean =>
+    hub.receive(app, { id: `${seq}`, channel: name(channel), data: "1" }, { epoch: "e", seq });
+  // In one turn, in which channels are delivered one after the other.
+  receive("a/1", 1);
+  receive("a/2", 2);
+  receive("a/1", 3);
+  receive("a/2", 4);
+  await expect.poll(() => listener.connection.heard).toEqual(["3", "4"]);
+  receive("a/1", 5);
+  receive("a/2", 6);
+  await expect.poll(() => listener.connection.heard).toEqual(["3", "4", "5", "6"]);
+  const [subscription] = listener.session.subscriptions.values();
+  expect(subscription?.floors).toBeUndefined();
+});
+
 describe("one turn", () => {
   test("nothing is delivered in the call that received it; all of it by the end of the turn", async () => {
     const hub = new Hub(generous);

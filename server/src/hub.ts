@@ -46,7 +46,7 @@ class Gathered {
 
   constructor(
     readonly publication: Publication,
-    private readonly position: Position,
+    readonly position: Position,
     /** In the order in which this node received them, whatever the application. */
     readonly seq: number,
     /** Who heard its channel or a pattern over it when it came. */
@@ -71,17 +71,11 @@ class Gathered {
     );
   }
 
-  /**
-   * Whether another node has not delivered it already. Positions rise as they come, so the first
-   * one above its floor is the last that is compared with it.
-   */
-  isAbove(floors: Map<string, number>): boolean {
+  /** Whether another node has not delivered it already. */
+  isAbove(floors: ReadonlyMap<string, number>): boolean {
     const { epoch, seq } = this.position;
     const floor = floors.get(epoch);
-    if (floor === undefined) return true;
-    if (seq <= floor) return false;
-    floors.delete(epoch);
-    return true;
+    return floor === undefined || seq > floor;
   }
 
   /** Instead of `made`, a batch of this publication alone, the first such batch that was made. */
@@ -127,6 +121,24 @@ class Run {
     return batches;
   }
 
+  /**
+   * Positions rise as they come, so what comes behind one above the floor need not be compared. But
+   * what comes in one turn is delivered channel by channel: another channel of a pattern may have
+   * something that came before. Runs of a turn begin in order, so behind the next but one nothing has.
+   */
+  private forgetFloor(subscription: Subscription, above: Gathered): void {
+    const { floors, passed, name } = subscription;
+    if (floors === undefined) return;
+    const { epoch } = above.position;
+    const passedAt = passed?.get(epoch);
+    if (passedAt === undefined) subscription.passed = new Map(passed).set(epoch, above.seq);
+    else if ((this.gathered[0]?.seq ?? 0) > passedAt) floors.delete(epoch);
+    // A channel's publications are of one epoch; a pattern's are of as many as there are hosts.
+    if (floors.size > 0 && name.endsWith("*")) return;
+    delete subscription.floors;
+    delete subscription.passed;
+  }
+
   /** What a subscription hears of this run. All of it is of one channel. */
   heardBy(subscription: Subscription): Run | undefined {
     const { gathered } = this;
@@ -145,10 +157,7 @@ class Run {
         !(snapshot !== undefined && each.isIn(snapshot)) &&
         (floors === undefined || each.isAbove(floors)),
     );
-    // A channel's publications are of one epoch; a pattern's are of as many as there are hosts.
-    if (floors?.size === 0 || (heard.length > 0 && !subscription.name.endsWith("*"))) {
-      delete subscription.floors;
-    }
+    if (heard[0] !== undefined) this.forgetFloor(subscription, heard[0]);
     if (heard.length === gathered.length) return this;
     return heard.length === 0 ? undefined : new Run(heard);
   }
@@ -330,7 +339,7 @@ export class Hub {
       const appId = appOf(gathered.publication.channel);
       const app = this.apps.get(appId);
       const floor = floors.get(appId);
-      if (app === undefined || (floor !== undefined && !gathered.isAbove(new Map(floor)))) continue;
+      if (app === undefined || (floor !== undefined && !gathered.isAbove(floor))) continue;
       const others = news.get(app);
       if (others === undefined) news.set(app, [gathered]);
       else others.push(gathered);

@@ -191,6 +191,10 @@ class LateBroker implements Broker {
     });
   }
 
+  caughtUp(): boolean {
+    return true;
+  }
+
   subscribe(_appId: AppId, name: string): Promise<void> {
     return new Promise((resolve, reject) => {
       const refuse = (): void => reject(new Refusal("brokerUnavailable", [name]));

@@ -291,6 +291,8 @@ export class Node implements SessionHome, Sessions {
    * @throws Refusal `unknownClient` when it has ended meanwhile
    */
   async moveOut(session: Session): Promise<Baggage> {
+    // The other node hears for it by now; this one may have to catch up with that moment first.
+    if (!(await this.broker.caughtUp())) session.miss();
     const floors = await this.hub.silence(session);
     // What is half written would have to be taken back, and might come twice.
     await Promise.race([session.flushed(), delay(flushMs, undefined, { ref: false })]);

@@ -56,6 +56,8 @@ export interface Subscription {
    * to number.
    */
   floors?: Map<string, number>;
+  /** By epoch, sequence number of the first that it heard above its floor. */
+  passed?: Map<string, number>;
   /**
    * Its client was given the list of a presence channel's members as it was at this position: it
    * does not hear of changes up to there, its own among them.

@@ -37,6 +37,12 @@ export interface Broker {
   subscribe(appId: AppId, name: Channel | Pattern): MaybePromise<void>;
   /** Whoever still waits for `subscribe` waits no longer, as if it had come. Harmless twice. */
   unsubscribe(appId: AppId, name: Channel | Pattern): void;
+  /**
+   * Returns (or resolves, within a few seconds) when whatever was published before this call to
+   * what this node subscribes to has been received.
+   * @returns false when some of it may not have been received, and will not be
+   */
+  caughtUp(): MaybePromise<boolean>;
   /** Nothing is received any more. */
   close(): Promise<void>;
 }

@@ -12,6 +12,7 @@ export function createMemoryBroker(handler: BrokerHandler): Broker {
     },
     subscribe: () => undefined,
     unsubscribe: () => undefined,
+    caughtUp: () => true,
     async close() {
       isClosed = true;
     },

@@ -73,6 +73,11 @@ export function createRedisBroker(hosts: RedisHosts, handler: BrokerHandler, log
       for (const [host] of listenersOf(name)) host.unsubscribe(topicOf(host, appId, name));
     },
 
+    async caughtUp() {
+      const all = await Promise.all(hosts.all.map((host) => host.caughtUp()));
+      return all.every((hasHeard) => hasHeard);
+    },
+
     async close() {
       for (const listener of listeners.values()) listener.isClosed = true;
     },

@@ -208,6 +208,20 @@ export class RedisHost {
     this.topics.unsubscribe(topic);
   }
 
+  /**
+   * Resolves when all has been heard that was said before this call on topics that are confirmed.
+   * @returns false when the connection was lost: some of it is missed
+   */
+  async caughtUp(): Promise<boolean> {
+    const { connection } = this.topicLink;
+    if (connection === undefined) return false;
+    // Answered behind all that Redis has said on this connection.
+    return connection.send(["PING"]).then(
+      () => true,
+      () => false,
+    );
+  }
+
   /** Told of every change from now on. */
   onState(listener: (state: HostState) => void): void {
     this.listeners.push(listener);
