@@ -194,7 +194,8 @@ export class Client {
   }
 
   private async begin(): Promise<SessionRecord | undefined> {
-    const { world, role, random } = this;
+    const { world, random } = this;
+    const role = this.role;
     const [reply] = (await world.post("", [handshake])) ?? [];
     if (reply?.successful !== true || reply.clientId === undefined) return undefined;
     const { sessions } = world.record;
@@ -285,7 +286,8 @@ export class Client {
   }
 
   private async act(): Promise<void> {
-    const { world, random, role } = this;
+    const { world, random } = this;
+    const role = this.role;
     while (!world.isOver) {
       await delay(100 + random.below(500));
       const { session } = this;
@@ -300,7 +302,8 @@ export class Client {
   }
 
   private async subscribe(session: SessionRecord, name: string): Promise<void> {
-    const { world, role } = this;
+    const { world } = this;
+    const role = this.role;
     const app = world.appOf(name);
     const memberId = app.rooms.includes(name) ? role.memberId : undefined;
     const interest: Interest = {
@@ -341,7 +344,7 @@ export class Client {
 
   /** By the socket, if there is one, or by a post. */
   private async ask(session: SessionRecord, message: object): Promise<Message | undefined> {
-    const { socket } = this;
+    const socket = this.socket;
     const isBySocket = socket?.session === session && this.random.isLucky(0.4);
     session.tell(
       `${JSON.stringify(message).slice(0, 120)}, ${isBySocket ? "by the socket" : "posted"}`,

@@ -186,7 +186,10 @@ export class Storm {
     delay(leastMs + this.random.below(mostMs - leastMs));
 
   private async strike(): Promise<void> {
-    const { cluster, random, log, busy } = this;
+    const cluster = this.cluster;
+    const random = this.random;
+    const log = this.log;
+    const busy = this.busy;
     const kind = random.pick(this.kinds);
     const node = random.pick(cluster.nodes);
     const host = random.below(cluster.redis.length);

@@ -1,6 +1,6 @@
 /**
- * `npm test` runs it for about a minute, with another seed each time; `npm run test:chaos -- --minutes
- * 10` for longer. `PANDAPUSH_CHAOS_SEED` repeats the choices of a run that failed, as far as processes
+ * `npm run test:chaos` runs it for about a minute, with another seed each time; with `-- --minutes 10`
+ * for longer. `PANDAPUSH_CHAOS_SEED` repeats the choices of a run that failed, as far as processes
  * let themselves be repeated.
  */
 import { expect, test } from "vitest";
