@@ -39,9 +39,7 @@ export class Directory {
     const noted = await this.readMoved(clientId);
     for (const owner of new Set([...noted, clientId.slice(0, nodeIdLength)])) {
       if (owner === this.membership.id || without?.has(owner)) continue;
-      if (!(await this.membership.isAlive(owner))) continue;
-      this.remember(clientId, owner);
-      return owner;
+      if (await this.membership.isAlive(owner)) return owner;
     }
     return undefined;
   }

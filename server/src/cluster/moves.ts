@@ -207,9 +207,10 @@ export class Moves {
         owner = prepared.moved;
         continue;
       }
-      isUnreachable ||= "unreachable" in prepared && (await membership.isAlive(owner));
+      const mayLiveThere = "unreachable" in prepared && (await membership.isAlive(owner));
+      if (mayLiveThere) isUnreachable = true;
+      else directory.forget(clientId);
       without.add(owner);
-      directory.forget(clientId);
       owner = await directory.lookUp(clientId, without);
     }
     if (isUnreachable) throw new Refusal("unavailable", [clientId]);

@@ -158,15 +158,20 @@ export class ClusterSessions implements Sessions {
     let isUnreachable = false;
     for (let hops = 0; owner !== undefined && hops < maxHops; hops++) {
       const answer = await this.ask(owner, clientId, command);
-      if ("done" in answer) return { done: answer.done, owner };
+      if ("done" in answer) {
+        directory.remember(clientId, owner);
+        return { done: answer.done, owner };
+      }
       if ("moved" in answer) {
         owner = answer.moved;
         directory.remember(clientId, owner);
         continue;
       }
-      isUnreachable ||= "unreachable" in answer && (await membership.isAlive(owner));
+      // What may live where nobody can ask is not forgotten.
+      const mayLiveThere = "unreachable" in answer && (await membership.isAlive(owner));
+      if (mayLiveThere) isUnreachable = true;
+      else directory.forget(clientId);
       without.add(owner);
-      directory.forget(clientId);
       owner = await directory.lookUp(clientId, without);
     }
     throw new Refusal(isUnreachable ? "unavailable" : "unknownClient", [clientId]);
