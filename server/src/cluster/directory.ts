@@ -31,12 +31,17 @@ export class Directory {
   }
 
   /** The same, whatever is remembered. */
-  async lookUp(clientId: string): Promise<string | undefined> {
+  async lookUp(clientId: string, except?: string): Promise<string | undefined> {
     if (!/^[a-z0-9]{36,64}$/.test(clientId)) return undefined;
-    const owner = (await this.readMoved(clientId)) ?? clientId.slice(0, nodeIdLength);
-    if (owner === this.membership.id || !(await this.membership.isAlive(owner))) return undefined;
-    this.remember(clientId, owner);
-    return owner;
+    // A host that was down when it moved names another place than the others; it may be back, too.
+    const birth = clientId.slice(0, nodeIdLength);
+    for (const owner of new Set([...(await this.readMoved(clientId)), birth])) {
+      if (owner === this.membership.id || owner === except) continue;
+      if (!(await this.membership.isAlive(owner))) continue;
+      this.remember(clientId, owner);
+      return owner;
+    }
+    return undefined;
   }
 
   /**
@@ -51,8 +56,8 @@ export class Directory {
   ): Promise<string | undefined> {
     const mayLiveThere = isUnreachable && (await this.membership.isAlive(asked));
     if (!mayLiveThere) this.forget(clientId);
-    const found = await this.lookUp(clientId);
-    if (found !== undefined && found !== asked) return found;
+    const found = await this.lookUp(clientId, asked);
+    if (found !== undefined) return found;
     if (mayLiveThere) throw new Refusal("unavailable", [clientId]);
     return undefined;
   }
@@ -98,15 +103,14 @@ export class Directory {
   }
 
   /** On any host: one that was down when it was written, or lost its data, does not know. */
-  private async readMoved(clientId: string): Promise<string | undefined> {
+  private async readMoved(clientId: string): Promise<string[]> {
     const reads = this.hosts.all.map((host) =>
       host.command("GET", host.key("moved", keyOf(clientId))),
     );
     const results = await Promise.allSettled(reads);
     const answers = results.filter((result) => result.status === "fulfilled");
     if (answers.length === 0) throw new Refusal("brokerUnavailable", [clientId]);
-    const owner = answers.find(({ value }) => typeof value === "string")?.value;
-    return typeof owner === "string" ? owner : undefined;
+    return answers.flatMap(({ value }) => (typeof value === "string" ? [value] : []));
   }
 }
 
