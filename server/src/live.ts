@@ -209,8 +209,8 @@ export class LocalLive implements Live {
     const text = search.toLowerCase();
     const newest = new Best<Session>(window, ({ clientId }) => clientId, byAge);
     await this.scan(appId, this.sessions(appId), (session) => {
-      // One that is about to come from another node is listed there.
-      if (this.node.findSession(session.clientId) !== session) return;
+      // Others are listed where they come from.
+      if (!this.lives(session)) return;
       if (text === "" || shows(session, appId, text)) newest.add(session);
     });
     return { items: newest.items(), total: newest.total };
@@ -221,12 +221,28 @@ export class LocalLive implements Live {
     isMeant: (session: Session) => boolean,
   ): Promise<Disconnected> {
     let count = 0;
-    await this.scan(appId, this.sessions(appId), (session) => {
-      if (!isMeant(session)) return;
-      this.node.disconnect(session, appId);
-      count++;
-    });
+    const arriving: Session[] = [];
+    const visit = (session: Session): void => {
+      if (!this.lives(session)) arriving.push(session);
+      else if (isMeant(session)) {
+        this.node.disconnect(session, appId);
+        count++;
+      }
+    };
+    await this.scan(appId, this.sessions(appId), visit);
+    // What is ended at the node that it comes from does not arrive, and counts there.
+    await Promise.all(arriving.map((session) => this.node.arrival(session)));
+    await this.scan(
+      appId,
+      arriving.filter((session) => this.lives(session)),
+      visit,
+    );
     return { count };
+  }
+
+  /** Not so one that is about to come from another node. */
+  private lives(session: Session): boolean {
+    return this.node.findSession(session.clientId) === session;
   }
 
   private sessions(appId: AppId): Iterable<Session> {

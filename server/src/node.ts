@@ -118,6 +118,8 @@ export interface Baggage {
 export class Node implements SessionHome, Sessions {
   private readonly ownId = randomText(5);
   private readonly sessions = new Map<string, Session>();
+  /** Sessions that may come from other nodes, and who waits for each. */
+  private readonly arriving = new Map<Session, (() => void)[]>();
   private readonly addresses: AddressCounter;
   private readonly hub: Hub;
   private readonly broker: Broker;
@@ -325,6 +327,7 @@ export class Node implements SessionHome, Sessions {
     if (!hasRoom && !isForced) throw this.tooManySessions();
     const counted = hasRoom ? address : undefined;
     const session = new Session(clientId, encoder, counted, this.sessionLimits, this);
+    this.arriving.set(session, []);
     this.hub.expect(session);
     const heard = interests.map(async ({ name, keyId, member }) => {
       const appId = appOf(name);
@@ -345,6 +348,22 @@ export class Node implements SessionHome, Sessions {
   turnAway(session: Session): void {
     this.hub.settle(session, new Map());
     session.end("moved");
+    this.hasArrived(session);
+  }
+
+  /** Waits for a session that is expected: afterwards it lives here, or does not come. */
+  async arrival(session: Session): Promise<void> {
+    await new Promise<void>((resolve) => {
+      const waiting = this.arriving.get(session);
+      if (waiting === undefined) resolve();
+      else waiting.push(resolve);
+    });
+  }
+
+  private hasArrived(session: Session): void {
+    const waiting = this.arriving.get(session) ?? [];
+    this.arriving.delete(session);
+    for (const each of waiting) each();
   }
 
   /** The session lives here from now on, and is present where it was. */
@@ -361,6 +380,7 @@ export class Node implements SessionHome, Sessions {
       else if (interest.snapshot !== undefined) subscription.snapshot = interest.snapshot;
     }
     this.hub.settle(session, baggage.floors);
+    this.hasArrived(session);
     const joins = roomsOf(baggage.interests).map(([appId, room, member]) =>
       this.presence.adopt(appId, room, session.clientId, member),
     );

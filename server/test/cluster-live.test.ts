@@ -1,7 +1,14 @@
 /** What nodes that share Redis tell of an application is true for all of them. */
 import type { AppId, KeyId } from "@pandapush/protocol";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from "vitest";
-import { Socket, secret, startTestServer, type TestServer, token } from "./harness.js";
+import {
+  type Message,
+  Socket,
+  secret,
+  startTestServer,
+  type TestServer,
+  token,
+} from "./harness.js";
 import { startChildServer } from "./hostile/child.js";
 import { http } from "./protocol/peers.js";
 import { StallingProxy, TestRedis } from "./redis.js";
@@ -246,6 +253,27 @@ describe("whichever node is asked", () => {
     }
     expect((await ask(nodes[1], ann, "POST")).json).toEqual({ disconnected: 0 });
     expect((await ask(nodes[0], "/connections")).list).toEqual([]);
+  });
+
+  test("[SUB-8] it disconnects once who is on the way from one to another", async () => {
+    const room = `/${app}/presence/room`;
+    const sockets = [await connect(nodes[0])];
+    const isEnd = ({ id, error }: Message): boolean => id === undefined && error === "Disconnected";
+    const ends = (): number => sockets.flatMap(({ received }) => received.filter(isEnd)).length;
+    for (let round = 1; round <= 30; round++) {
+      const now = sockets.at(-1) as Socket;
+      await subscribe(now, room, present(room, "ann"));
+      const next = await Socket.open(nodes[round % 2] as TestServer);
+      cleanUp.push(() => next.close());
+      next.clientId = now.clientId;
+      sockets.push(next);
+      next.sendConnect();
+      const answer = await ask(nodes[2], "/users/ann/disconnect", "POST");
+      expect(answer.json, `round ${round}`).toEqual({ disconnected: 1 });
+      // It is told by whichever socket it has at that moment.
+      await vi.waitFor(() => expect(ends()).toBe(round), soon);
+      expect((await ask(nodes[2], "/presence/room")).json.members).toEqual({});
+    }
   });
 
   test("it lists what any of them refused, equal ones together, the last first", async () => {
