@@ -1,5 +1,5 @@
 /** How long the suite waits for something that should come promptly, in milliseconds. */
-export const promptMs = 10_000;
+export const promptMs = 20_000;
 
 interface Waiter<T> {
   readonly take: (item: T) => void;

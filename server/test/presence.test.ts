@@ -137,7 +137,7 @@ class PresenceNode implements BrokerHandler {
   /** Waits until the members are these. */
   async untilMembers(channel: Channel, ...ids: string[]): Promise<void> {
     await expect
-      .poll(() => this.members(channel).catch(String), { timeout: 15_000 })
+      .poll(() => this.members(channel).catch(String), { timeout: 40_000 })
       .toEqual(ids.sort());
   }
 
@@ -181,8 +181,8 @@ class PresenceNode implements BrokerHandler {
       };
       const timer = setTimeout(() => {
         this.looks.delete(look);
-        reject(new Error(`not within 10 s: ${what}`));
-      }, 10_000);
+        reject(new Error(`not within 30 s: ${what}`));
+      }, 30_000);
       this.looks.add(look);
       look();
     });
@@ -577,7 +577,7 @@ async function runRandomly(seed: number): Promise<void> {
               ? "as it should be"
               : { members, model: presentIn() };
           },
-          { timeout: 15_000 },
+          { timeout: 40_000 },
         )
         .toBe("as it should be");
       if (isEventful) continue;
