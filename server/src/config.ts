@@ -7,6 +7,7 @@ import { join } from "node:path";
 import type { AppId, KeyId } from "@pandapush/protocol";
 import { parse as parseDotenv } from "dotenv";
 import proxyAddr from "proxy-addr";
+import { isLoopback } from "./network.js";
 
 /** Bounds of what clients can make the server keep. Bytes, counts and milliseconds. */
 export interface Limits {
@@ -344,14 +345,14 @@ const variables = {
   MAX_SESSIONS_PER_ADDRESS: integer(
     {
       group: limits,
-      doc: "Most sessions from one client address. Loopback addresses are not limited. Set `TRUST_PROXY` behind a proxy.",
+      doc: "Most sessions from one client address; the addresses of an IPv6 /64 network count as one. Loopback addresses are not limited. Set `TRUST_PROXY` behind a proxy.",
     },
     { default: 10_000, min: 1, max: 10_000_000 },
   ),
   MAX_UNBOUND_SOCKETS_PER_ADDRESS: integer(
     {
       group: limits,
-      doc: "Most WebSocket connections from one client address that carry no session yet. Loopback addresses are not limited.",
+      doc: "Most WebSocket connections from one client address (or IPv6 /64 network) that carry no session yet. Loopback addresses are not limited.",
     },
     { default: 10_000, min: 1, max: 10_000_000 },
   ),
@@ -654,7 +655,7 @@ function issuer(words: Words): Variable<string> {
     read(value) {
       if (!isHttpUrl(value)) return undefined;
       const { protocol, hostname, search, hash } = new URL(value);
-      const isSafe = protocol === "https:" || isLoopback(hostname);
+      const isSafe = protocol === "https:" || isThisMachine(hostname);
       return isSafe && search === "" && hash === "" ? value : undefined;
     },
   };
@@ -1044,8 +1045,8 @@ function isHttpUrl(value: string): boolean {
   return /^https?:\/\//.test(value) && URL.canParse(value);
 }
 
-function isLoopback(hostname: string): boolean {
-  return hostname === "localhost" || hostname === "[::1]" || /^127(?:\.\d+){3}$/.test(hostname);
+function isThisMachine(hostname: string): boolean {
+  return hostname === "localhost" || isLoopback(hostname.replace(/^\[|\]$/g, ""));
 }
 
 function isSet(env: NodeJS.ProcessEnv, name: Name): boolean {

@@ -10,6 +10,7 @@ import {
   parseChannel,
 } from "@pandapush/protocol";
 import { Refusal } from "./errors.js";
+import { shownAddress } from "./network.js";
 import type { Node } from "./node.js";
 import type { RefusalLog, Refused } from "./refusals.js";
 import type { Session, Subscription } from "./session.js";
@@ -388,7 +389,7 @@ function toConnection(session: Session, appId: AppId): Connection {
     transport: session.transport,
     since: session.since,
     userAgent: session.userAgent,
-    address: shownAddress(session),
+    address: shownAddress(session.lastAddress),
     subscriptions,
     subscriptionCount,
     presence: [...presence],
@@ -398,7 +399,8 @@ function toConnection(session: Session, appId: AppId): Connection {
 /** @param text in lower case */
 function shows(session: Session, appId: AppId, text: string): boolean {
   const has = (value: string | undefined): boolean => value?.toLowerCase().includes(text) === true;
-  if (has(session.transport) || has(session.userAgent) || has(shownAddress(session))) return true;
+  if (has(session.transport) || has(session.userAgent) || has(shownAddress(session.lastAddress)))
+    return true;
   if (isPartOfHash(text) && has(session.hash)) return true;
   for (const { name, member } of subscriptionsIn(session, appId)) {
     if (has(name) || has(member?.id)) return true;
@@ -409,9 +411,4 @@ function shows(session: Session, appId: AppId, text: string): boolean {
 /** Hashing every session is most of the work of a search, and most searches are for words. */
 function isPartOfHash(text: string): boolean {
   return /^[0-9a-f]{1,16}$/.test(text);
-}
-
-/** IPv4 as people write it, also where it came over IPv6. RFC 4291, section 2.5.5.2 */
-function shownAddress({ lastAddress }: Session): string | undefined {
-  return lastAddress?.replace(/^::ffff:(?=\d+\.)/, "");
 }

@@ -5,11 +5,11 @@
 import { setTimeout as delay } from "node:timers/promises";
 import type { AppId, Channel, Grant, KeyId, ParsedChannel, Pattern } from "@pandapush/protocol";
 import { ownText, parseChannel } from "@pandapush/protocol";
-import { AddressCounter } from "./addresses.js";
 import type { Broker, BrokerHandler } from "./broker/broker.js";
 import { Refusal } from "./errors.js";
 import { type AppView, Hub, type HubLimits } from "./hub.js";
 import { after, type MaybePromise, orUndo } from "./maybe-promise.js";
+import { NetworkCounter } from "./network.js";
 import type { Announce, Presence } from "./presence/presence.js";
 import { randomText } from "./random-text.js";
 import {
@@ -120,7 +120,7 @@ export class Node implements SessionHome, Sessions {
   private readonly sessions = new Map<string, Session>();
   /** Sessions that may come from other nodes, and who waits for each. */
   private readonly arriving = new Map<Session, (() => void)[]>();
-  private readonly addresses: AddressCounter;
+  private readonly addresses: NetworkCounter;
   private readonly hub: Hub;
   private readonly broker: Broker;
   private readonly presence: Presence;
@@ -141,7 +141,7 @@ export class Node implements SessionHome, Sessions {
 
   constructor(private readonly parts: NodeParts) {
     this.sessionLimits = { ...parts.limits, expiryMs: parts.sessionExpiryMs };
-    this.addresses = new AddressCounter(parts.limits.sessionsPerAddress);
+    this.addresses = new NetworkCounter(parts.limits.sessionsPerAddress);
     this.hub = new Hub(parts.limits);
     this.broker = parts.createBroker({
       received: (appId, publication, position) => {

@@ -4,7 +4,6 @@ import { createServer, type Server as HttpServer, type IncomingMessage } from "n
 import type { AddressInfo } from "node:net";
 import type { Duplex } from "node:stream";
 import { setTimeout as delay } from "node:timers/promises";
-import { countedAddress } from "./addresses.js";
 import { AdminAuth, sharedSessionKey } from "./auth/admin.js";
 import { createAuthorize, createIdentifyKey } from "./auth/authorize.js";
 import { KeyTable } from "./auth/keys.js";
@@ -21,6 +20,7 @@ import type { BuildInfo } from "./http/health.js";
 import { createMemoryIdempotency } from "./idempotency/memory.js";
 import { createRedisIdempotency } from "./idempotency/redis.js";
 import { LocalLive } from "./live.js";
+import { countedAddress } from "./network.js";
 import { Node } from "./node.js";
 import type { Log } from "./observe.js";
 import { createMemoryPresence } from "./presence/memory.js";

@@ -2,8 +2,8 @@
 import { createHmac, randomBytes, timingSafeEqual } from "node:crypto";
 import type { IncomingHttpHeaders } from "node:http";
 import { Refusal, TooManyLogins } from "../errors.js";
+import { networkOf } from "../network.js";
 import { StorageUnavailable, type Store } from "../storage/store.js";
-import { networkOf } from "./network.js";
 import { isCanonical } from "./token.js";
 
 export interface AdminUser {

@@ -9,6 +9,7 @@ import {
 } from "node:crypto";
 import { promisify } from "node:util";
 import { Refusal } from "../errors.js";
+import { Gate, GateFull } from "../gate.js";
 import type { Store } from "../storage/store.js";
 import { type LoginMethod, orUnavailable } from "./admin.js";
 
@@ -67,37 +68,6 @@ function generatePassword(): string {
   return [part(), part(), part(), part()].join("-");
 }
 
-/** Does so much at once and no more, each in its turn. */
-class Turns {
-  private running = 0;
-  private readonly waiting: (() => void)[] = [];
-
-  /** @throws Refusal unavailable when too many wait */
-  async run<T>(work: () => Promise<T>): Promise<T> {
-    if (this.running < maxHashing) this.running++;
-    else await this.wait();
-    try {
-      return await work();
-    } finally {
-      const next = this.waiting.shift();
-      // Whoever is next takes this place.
-      if (next === undefined) this.running--;
-      else next();
-    }
-  }
-
-  private wait(): Promise<void> {
-    if (this.waiting.length >= maxWaiting) {
-      throw new Refusal(
-        "unavailable",
-        [],
-        "Too many passwords are being checked at this moment; try again in a few seconds.",
-      );
-    }
-    return new Promise((resolve) => this.waiting.push(resolve));
-  }
-}
-
 /** @param given.password absent: the one that is kept in the database */
 export function basicLogin(
   store: Store,
@@ -106,7 +76,7 @@ export function basicLogin(
   const digestKey = randomBytes(32);
   const digest = (text: string) => createHmac("sha256", digestKey).update(text).digest();
   const isSame = (one: string, other: string) => timingSafeEqual(digest(one), digest(other));
-  const turns = new Turns();
+  const hashing = new Gate(maxHashing, maxWaiting);
   /** What passwords of other users are compared with, which takes as long. */
   const nobodys = ["scrypt", randomBytes(16), randomBytes(hashBytes)]
     .map((part) => (typeof part === "string" ? part : part.toString("base64url")))
@@ -126,12 +96,15 @@ export function basicLogin(
     const name = `${digested.toString("hex")} ${stored}`;
     const running = tries.get(name);
     if (running !== undefined) return running;
-    const trying = turns
-      .run(async () => {
+    const trying = hashing
+      .do(async () => {
         beforeWork();
         const isRight = await isPasswordOf(stored, password);
         if (isRight) lastRight = { stored, digest: digested };
         return isRight;
+      })
+      .catch((error: unknown) => {
+        throw error instanceof GateFull ? tooMany() : error;
       })
       .finally(() => tries.delete(name));
     tries.set(name, trying);
@@ -151,4 +124,12 @@ export function basicLogin(
       return given.password ?? (await orUnavailable(store.setting(setting)));
     },
   };
+}
+
+function tooMany(): Refusal {
+  return new Refusal(
+    "unavailable",
+    [],
+    "Too many passwords are being checked at this moment; try again in a few seconds.",
+  );
 }

@@ -11,12 +11,12 @@
 import { setTimeout as delay, setImmediate as nextTurn } from "node:timers/promises";
 import type { AppId, KeyId } from "@pandapush/protocol";
 import { Refusal } from "../errors.js";
+import { Gate } from "../gate.js";
 import type { MaybePromise } from "../maybe-promise.js";
 import type { Baggage, Interest, Node } from "../node.js";
 import type { Log } from "../redis/hosts.js";
 import type { ClientSession, Encoder, Floors, Session } from "../session.js";
 import type { Directory } from "./directory.js";
-import { Gate } from "./gate.js";
 import type { Membership } from "./membership.js";
 import { type Peers, PeerUnavailable } from "./peers.js";
 

@@ -3,10 +3,10 @@
  * one node to another arrive in their order as long as no host goes down.
  */
 import { type ErrorCode, Refusal } from "../errors.js";
+import { Gate } from "../gate.js";
 import type { MaybePromise } from "../maybe-promise.js";
 import type { Log, RedisHost, RedisHosts, TopicListener } from "../redis/hosts.js";
 import { HostUnavailable } from "../redis/hosts.js";
-import { Gate } from "./gate.js";
 
 /** How long an answer may take. */
 const answerMs = 5_000;

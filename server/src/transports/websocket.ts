@@ -8,9 +8,9 @@ import type { IncomingMessage } from "node:http";
 import type { Duplex } from "node:stream";
 import { MalformedBatch } from "@pandapush/protocol";
 import { WebSocket, WebSocketServer, type Server as WebSocketServerOf } from "ws";
-import { AddressCounter } from "../addresses.js";
 import type { Bayeux, Source } from "../bayeux.js";
 import { closeCodes } from "../errors.js";
+import { NetworkCounter } from "../network.js";
 import type { ClientSession, Outcome } from "../session.js";
 import { Session } from "../session.js";
 import { textFrame, textFrames } from "./frame.js";
@@ -46,7 +46,7 @@ const pingSlots = 20;
 export class WebSocketTransport {
   private readonly server: WebSocketServerOf<typeof OpenSocket>;
   private readonly slots = Array.from({ length: pingSlots }, () => new Set<Connection>());
-  private readonly unbound: AddressCounter;
+  private readonly unbound: NetworkCounter;
   readonly turns = new Turns();
   private readonly pingTimer: NodeJS.Timeout;
   private opened = 0;
@@ -56,7 +56,7 @@ export class WebSocketTransport {
     readonly bayeux: Bayeux,
     readonly options: WebSocketOptions,
   ) {
-    this.unbound = new AddressCounter(options.limits.unboundSocketsPerAddress);
+    this.unbound = new NetworkCounter(options.limits.unboundSocketsPerAddress);
     this.server = new WebSocketServer({
       noServer: true,
       WebSocket: OpenSocket,
