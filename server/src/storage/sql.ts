@@ -115,18 +115,8 @@ class SqlStore implements Store {
       if (user !== undefined) query.whereIn("id", this.administeredBy(user));
       return query;
     };
-    const order = [{ column: "created_at" }, { column: "id" }];
-    if (search === undefined) {
-      return this.find<ApplicationRow, Application>(rows, order, page, toApplication);
-    }
     const texts = ({ name, id }: ApplicationRow) => [name, id];
-    return this.search<ApplicationRow, Application>(
-      rows().orderBy(order),
-      texts,
-      search,
-      page,
-      toApplication,
-    );
+    return this.findOldest<ApplicationRow, Application>(rows, texts, search, page, toApplication);
   }
 
   async admins(id: AppId): Promise<string[]> {
@@ -216,10 +206,8 @@ class SqlStore implements Store {
       const query = this.knex<KeyRow>("keys").where({ application_id: appId });
       return query.where("secret", "<>", "");
     };
-    const order = [{ column: "created_at" }, { column: "id" }];
-    if (search === undefined) return this.find<KeyRow, Key>(rows, order, page, toKey);
     const texts = ({ purpose, id }: KeyRow) => [purpose, id];
-    return this.search<KeyRow, Key>(rows().orderBy(order), texts, search, page, toKey);
+    return this.findOldest<KeyRow, Key>(rows, texts, search, page, toKey);
   }
 
   async findKey(appId: AppId, id: KeyId): Promise<Key | undefined> {
@@ -425,23 +413,27 @@ class SqlStore implements Store {
   }
 
   /**
-   * Looks here for a text that is in one of the row's texts: databases differ in which letters they
-   * know, and SQLite knows those of ASCII alone. There are few applications, and few keys of one.
+   * The oldest first. A text is looked for here, in the row's texts: databases differ in which
+   * letters they know, and SQLite knows those of ASCII alone. There are few applications, and few
+   * keys of one.
    */
-  private async search<Row extends object, Item>(
-    rows: Knex.QueryBuilder,
+  private async findOldest<Row extends object, Item>(
+    rows: () => Knex.QueryBuilder,
     textsOf: (row: Row) => readonly (string | null)[],
-    text: string,
-    { offset = 0, limit }: Page,
+    search: string | undefined,
+    page: Page,
     toItem: (row: Row) => Item,
   ): Promise<Found<Item>> {
-    const folded = fold(text);
-    const all: Row[] = await this.run(() => rows.clone().select("*"));
+    const order = [{ column: "created_at" }, { column: "id" }];
+    if (search === undefined) return this.find(rows, order, page, toItem);
+    const folded = fold(search);
+    const all: Row[] = await this.run(() => rows().orderBy(order).select("*"));
     const found = all.filter((row) =>
       textsOf(row).some((each) => fold(each ?? "").includes(folded)),
     );
-    const page = found.slice(offset, limit === undefined ? undefined : offset + limit);
-    return { items: page.map(toItem), total: found.length };
+    const { offset = 0, limit } = page;
+    const shown = found.slice(offset, limit === undefined ? undefined : offset + limit);
+    return { items: shown.map(toItem), total: found.length };
   }
 
   private write<T>(work: (trx: Knex.Transaction) => Promise<T> | Knex.QueryBuilder): Promise<T> {
