@@ -434,6 +434,15 @@ describe("what is live", () => {
     await page.getByRole("link", { name: "Activity" }).click();
     await page.getByText("disconnected a client").waitFor();
   });
+
+  it("the activity of all applications names them, with their ids behind the names", async () => {
+    const { id } = await newApplication("Canteen menu");
+    const page = await open("/activity");
+    const link = page.getByRole("link", { name: "Canteen menu" }).first();
+    expect(await link.getAttribute("title")).toBe(id);
+    await link.click();
+    await page.getByRole("heading", { name: "Canteen menu" }).waitFor();
+  });
 });
 
 describe("every page", () => {

@@ -27,12 +27,12 @@ const deeds: Readonly<Record<string, string>> = {
 
 const applicationColumn: Column<AuditEntry> = {
   name: "Application",
-  cell: ({ application_id }) =>
+  cell: ({ application_id, application_name }) =>
     application_id === null ? (
       "–"
     ) : (
-      <Anchor component={Link} to={`/apps/${application_id}`} className="code id">
-        {application_id}
+      <Anchor component={Link} to={`/apps/${application_id}`} title={application_id}>
+        {application_name ?? <span className="code id">{application_id}</span>}
       </Anchor>
     ),
 };
