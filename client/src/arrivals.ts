@@ -31,10 +31,7 @@ export class Arrivals {
     return true;
   }
 
-  /**
-   * @param sent how many messages the server has sent in this session, as it says; undefined: it
-   *   does not say
-   */
+  /** @param sent how many messages the server has sent in this session, as it says */
   isBehind(sent: number): boolean {
     this.#isCounted = true;
     if (sent <= this.#count) return false;

@@ -1,5 +1,5 @@
-// biome-ignore lint/suspicious/noExplicitAny: listeners of every event stand in one list
-type Listener = (...args: any[]) => void;
+/** Of whichever event: they stand in one list. */
+type Listener = (...args: unknown[]) => void;
 
 interface Entry {
   readonly listener: Listener;
@@ -20,7 +20,7 @@ export class Emitter<Events extends EventMap<Events>> {
     listener: (...args: Events[K]) => void,
     context?: unknown,
   ): this {
-    return this.#add(event, { listener, context, isOnce: false });
+    return this.#add(event, { listener: listener as Listener, context, isOnce: false });
   }
 
   /** As `on`, for the next time only. */
@@ -29,7 +29,7 @@ export class Emitter<Events extends EventMap<Events>> {
     listener: (...args: Events[K]) => void,
     context?: unknown,
   ): this {
-    return this.#add(event, { listener, context, isOnce: true });
+    return this.#add(event, { listener: listener as Listener, context, isOnce: true });
   }
 
   /** Removes one listener, or all of the event. */
