@@ -265,6 +265,7 @@ export async function startServer(
     // It may have to wait for a host that stands still.
     const closed = closeCluster();
     await app.close();
+    metricsApp?.server.close();
     metricsApp?.server.closeAllConnections();
     await metricsApp?.close();
     await metrics.close();
@@ -282,6 +283,7 @@ export async function startServer(
     if (metricsApp !== undefined) metricsPort = await listen(metricsApp.server, config.metrics);
   } catch (error) {
     // Timers and the open database would keep a process alive that serves nobody.
+    app.server.close();
     await node.close();
     websocket.close();
     await release();

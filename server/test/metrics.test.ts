@@ -373,13 +373,18 @@ describe("who gets the metrics", () => {
     expect((await askMetrics(on(server.metricsPort))).status).toBe(200);
   });
 
-  test("a server that cannot have the port does not start, and leaves the other one", async () => {
-    const one = await start({ METRICS_PORT: "0" });
-    const port = String(one.metricsPort);
-    await expect(start({ METRICS_PORT: port })).rejects.toMatchObject({
-      code: "EADDRINUSE",
-      port: one.metricsPort,
-    });
+  test("a server that cannot have the port does not start, and listens no more", async () => {
+    const listening = () =>
+      process.getActiveResourcesInfo().filter((name) => name === "TCPServerWrap").length;
+    // Those of other tests.
+    await vi.waitFor(() => expect(listening()).toBe(0), soon);
+    const one = await startTestServer({ METRICS_PORT: "0" });
+    expect(listening()).toBe(2);
+    const second = startTestServer({ METRICS_PORT: String(one.metricsPort) });
+    await expect(second).rejects.toMatchObject({ code: "EADDRINUSE", port: one.metricsPort });
+    await vi.waitFor(() => expect(listening()).toBe(2), soon);
+    await one.close();
+    await vi.waitFor(() => expect(listening()).toBe(0), soon);
   });
 });
 

@@ -4,6 +4,7 @@
  */
 import type { AppId } from "@pandapush/protocol";
 import type { Activity, Census, Node } from "../node.js";
+import type { EndReason } from "../session.js";
 import type { TransportKind } from "../transports/transport.js";
 import { LargestApps, type Risen, risen, type Shown } from "./largest.js";
 import { Prometheus } from "./prometheus.js";
@@ -33,6 +34,15 @@ export interface MetricsOptions {
 }
 
 const lagIntervalMs = 100;
+const endReasons = [
+  "disconnect",
+  "expiry",
+  "overflow",
+  "shutdown",
+  "moved",
+  "lost",
+] as const satisfies readonly EndReason[];
+const pushing = ["websocket", "eventsource"] as const satisfies readonly TransportKind[];
 
 export class Metrics {
   private readonly prometheus = new Prometheus();
@@ -52,6 +62,8 @@ export class Metrics {
     const { version, rev, applications, statsd } = options;
     this.prometheus.setEach("build", [[1, { version, rev }]]);
     this.prometheus.set("started", Math.round(Date.now() / 1000 - process.uptime()));
+    for (const reason of endReasons) this.prometheus.add("sessionsEnded", { reason }, 0);
+    for (const transport of pushing) this.prometheus.add("slowConsumers", { transport }, 0);
     this.largest = new LargestApps(applications);
     this.statsd =
       statsd &&
@@ -79,7 +91,7 @@ export class Metrics {
 
   // What the parts tell.
 
-  sessionEnded(reason: string): void {
+  sessionEnded(reason: EndReason): void {
     this.prometheus.add("sessionsEnded", { reason });
     if (reason !== "moved") this.ended++;
   }
@@ -101,7 +113,7 @@ export class Metrics {
     this.prometheus.observe("batches", publications);
   }
 
-  slowConsumer(transport: "websocket" | "eventsource"): void {
+  slowConsumer(transport: (typeof pushing)[number]): void {
     this.prometheus.add("slowConsumers", { transport });
   }
 

@@ -19,9 +19,9 @@ export class Prometheus {
     }
   }
 
-  /** For what nobody else counts. */
-  add(name: NamesOf<"counter">, labels: Labels = {}): void {
-    this.numbers.get(name)?.inc(labels);
+  /** For what nobody else counts. Adding 0 makes a series, so that its first rise is seen as one. */
+  add(name: NamesOf<"counter">, labels: Labels = {}, value = 1): void {
+    this.numbers.get(name)?.inc(labels, value);
   }
 
   observe(name: NamesOf<"histogram">, value: number, labels: Labels = {}): void {
