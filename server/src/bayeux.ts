@@ -66,6 +66,8 @@ export interface BayeuxOptions {
   readonly batchMessages: number;
   /** @param channel the one that was asked for, of a subscribe or publish; as it came */
   readonly onRefusal: (refusal: Refusal, kind: Request["kind"], channel: unknown) => void;
+  /** Text came that is no batch. */
+  readonly onMalformed: () => void;
   readonly logError: (error: unknown, what: string) => void;
 }
 
@@ -178,7 +180,7 @@ export class Bayeux {
    * @throws MalformedBatch at once, before anything has run
    */
   receive(source: Source, text: string): MaybePromise<void> {
-    const requests = parseBatch(text, this.options.batchMessages);
+    const requests = this.parse(text);
     const batch: Batch = {
       source,
       replies: [],
@@ -194,6 +196,15 @@ export class Bayeux {
         () => after(endElsewhere(batch), () => this.finishInTurn(batch)),
       ),
     );
+  }
+
+  private parse(text: string): Request[] {
+    try {
+      return parseBatch(text, this.options.batchMessages);
+    } catch (error) {
+      this.options.onMalformed();
+      throw error;
+    }
   }
 
   /** The answer to text that is no batch, for connections that have no status codes. */

@@ -30,6 +30,7 @@ test("an empty environment gives the documented defaults", () => {
       cacheTtlMs: 300_000,
       keyStatsIntervalMs: 60_000,
       database: { path: "localdata/db.sqlite" },
+      metrics: { applications: 20 },
       admin: {
         method: "basic",
         username: "admin",
@@ -383,10 +384,62 @@ test.each(["a/b", "a b", "*", "é", "x".repeat(256)])("%j is no id for a channel
 });
 
 test("variables of Pandapush 2.2 that have no use here start with a warning", () => {
-  const { warnings } = readConfig({ STATSD_HOST: "a", STATSD_PREFIX: "hidden" });
+  const { warnings } = readConfig({ CONNECTIONS_STATS_INTERVAL: "1" });
+  expect(warnings).toEqual(["CONNECTIONS_STATS_INTERVAL is set but not used by this version"]);
+});
+
+test("statsd is told nothing unless it has a host, and then as 2.2 did", () => {
+  expect(readConfig({}).config.statsd).toBeUndefined();
+  expect(readConfig({ STATSD_HOST: "stats" }).config.statsd).toEqual({
+    host: "stats",
+    port: 8125,
+    prefix: "pandapush",
+    intervalMs: 5000,
+  });
+  const { config } = readConfig({ STATSD_HOST: "stats", STATSD_PREFIX: "a.push." });
+  expect(config.statsd?.prefix).toBe("a.push");
+  expect(faults({ STATSD_HOST: "stats", STATSD_PREFIX: "a:b" })).toEqual([
+    'STATSD_PREFIX is "a:b"; allowed: 1 to 100 letters, digits, . _ -',
+  ]);
+  expect(faults({ STATSD_HOST: "stats", STATSD_PREFIX: "..." })).toHaveLength(1);
+});
+
+test("the metrics have no port and no token unless they are set, and the token is not shown", () => {
+  expect(readConfig({}).config.metrics).toEqual({ applications: 20 });
+  const token = "tell-nobody-of-this";
+  expect(
+    readConfig({ HOST: "::1", METRICS_PORT: "9464", METRICS_TOKEN: token }).config.metrics,
+  ).toEqual({ port: 9464, host: "::1", token, applications: 20 });
+  expect(readConfig({ METRICS_PORT: "0", METRICS_HOST: "::1" }).config.metrics).toEqual({
+    port: 0,
+    host: "::1",
+    applications: 20,
+  });
+  expect(faults({ METRICS_TOKEN: "a secret with blanks" })).toEqual([
+    "METRICS_TOKEN is set to something; allowed: 16 to 1024 visible ASCII characters without blanks",
+  ]);
+  expect(faults({ METRICS_PORT: "3000" })).toEqual([
+    "METRICS_PORT is that of PORT; allowed: another one, or none",
+  ]);
+});
+
+test("what an orchestrator injects for services called metrics and statsd is ignored", () => {
+  const { config, warnings } = readConfig({
+    METRICS_PORT: "tcp://10.0.0.1:9464",
+    STATSD_PORT: "udp://10.0.0.2:8125",
+  });
+  expect(config.metrics.port).toBeUndefined();
   expect(warnings).toEqual([
-    "STATSD_HOST is set but not used by this version",
-    "STATSD_PREFIX is set but not used by this version",
+    "METRICS_PORT, STATSD_PORT: ignored, as set by a container orchestrator",
+  ]);
+});
+
+test("variables of metrics that are sent nowhere have no effect, and say so", () => {
+  const { warnings } = readConfig({ METRICS_HOST: "::1", STATSD_PORT: "1", STATSD_PREFIX: "a" });
+  expect(warnings).toEqual([
+    "METRICS_HOST has no effect without METRICS_PORT",
+    "STATSD_PORT has no effect without STATSD_HOST",
+    "STATSD_PREFIX has no effect without STATSD_HOST",
   ]);
 });
 

@@ -58,6 +58,24 @@ export interface Config {
     readonly secret: string;
   };
   readonly admin: AdminConfig;
+  /** Of Prometheus. */
+  readonly metrics: {
+    /** Absent: no port of their own. */
+    readonly port?: number;
+    /** Where that port listens; absent: as the server's. */
+    readonly host?: string;
+    /** What whoever asks for them has to show; absent: nothing, and only on their own port. */
+    readonly token?: string;
+    /** How many have series of their own. */
+    readonly applications: number;
+  };
+  /** Absent: nothing is sent. */
+  readonly statsd?: {
+    readonly host: string;
+    readonly port: number;
+    readonly prefix: string;
+    readonly intervalMs: number;
+  };
   /** For the console, to tell apart and to switch between. */
   readonly deployment: {
     /** What this one is called. */
@@ -198,6 +216,12 @@ function integer(
   };
 }
 
+/** Without a value unless it is set. */
+function optionalInteger(...args: Parameters<typeof integer>): Variable<number> {
+  const { default: _default, ...variable } = integer(...args);
+  return variable;
+}
+
 function oneOf<const T extends string>(
   words: Words,
   values: readonly T[],
@@ -226,6 +250,7 @@ const limits = "Limits";
 const storage = "Database and keys";
 const postgres = "Postgres";
 const cluster = "Several nodes";
+const monitoring = "Metrics";
 const administration = "Administration";
 const okta = "Login with Okta";
 const oidc = "Login with another OpenID provider";
@@ -487,6 +512,57 @@ const variables = {
     read: (value: string) => (/^[A-Za-z0-9:._-]{1,100}$/.test(value) ? value : undefined),
   } satisfies Variable<string>,
 
+  METRICS_PORT: optionalInteger(
+    {
+      group: monitoring,
+      doc: "Port on which Prometheus finds `/metrics`, and nothing else is. 0 takes any free port. Unset: `/metrics` is on `PORT` when `METRICS_TOKEN` is set, else nowhere.",
+    },
+    { default: 0, min: 0, max: 65_535 },
+  ),
+  METRICS_HOST: text({
+    group: monitoring,
+    doc: "Address on which `METRICS_PORT` listens. Unset: that of `HOST`.",
+    allowed: "an IP address or a host name of this machine",
+  }),
+  METRICS_TOKEN: {
+    group: monitoring,
+    doc: "What Prometheus sends as `Authorization: Bearer`. Unset: `METRICS_PORT` is open to whoever reaches it.",
+    allowed: "16 to 1024 visible ASCII characters without blanks",
+    isSecret: true,
+    read: (value: string) => (/^[\x21-\x7e]{16,1024}$/.test(value) ? value : undefined),
+  } satisfies Variable<string>,
+  METRICS_APPLICATIONS: integer(
+    {
+      group: monitoring,
+      doc: "How many applications have series of their own at a node, the largest; all others are counted together as `other`.",
+    },
+    { default: 20, min: 0, max: 1000 },
+  ),
+  STATSD_HOST: text({
+    group: monitoring,
+    doc: "Where statsd listens on UDP. Unset: nothing is sent.",
+    allowed: "a host name or an IP address",
+  }),
+  STATSD_PORT: integer(
+    { group: monitoring, doc: "Its port." },
+    { default: 8125, min: 1, max: 65_535 },
+  ),
+  STATSD_PREFIX: {
+    group: monitoring,
+    doc: "What the names begin with, before a dot.",
+    allowed: "1 to 100 letters, digits, . _ -",
+    default: "pandapush",
+    read(value: string): string | undefined {
+      // Some write the dot that follows it.
+      const prefix = value.replace(/\.$/, "");
+      return /^[A-Za-z0-9._-]{0,99}[A-Za-z0-9_-]$/.test(prefix) ? prefix : undefined;
+    },
+  } satisfies Defaulted<string>,
+  STATSD_INTERVAL_MS: integer(
+    { group: monitoring, doc: "Time between two reports to statsd." },
+    { default: 5000, min: 10, max: hour, unit: "ms" },
+  ),
+
   AUTH_METHOD: oneOf(
     {
       group: administration,
@@ -680,16 +756,11 @@ function redirectUri(words: Words): Variable<string> {
 }
 
 /** What Pandapush 2.2 and its deployments set and this version does not read. */
-const unusedNames = [
-  "STATSD_HOST",
-  "STATSD_PORT",
-  "STATSD_PREFIX",
-  "CONNECTIONS_STATS_INTERVAL",
-] as const;
+const unusedNames = ["CONNECTIONS_STATS_INTERVAL"] as const;
 
 /** Unknown names that begin so are taken for misspelt ones of ours. */
 const families =
-  /^(?:ADMIN|AUTH|BAYEUX|CACHE|CG|DATABASE|DEV|DRAIN|KEY_STATS|LOG|MAX|OIDC|OKTA|PANDAPUSH|PING|REDIS|STATISTICS|STATSD|TRUST|UNBOUND)_/;
+  /^(?:ADMIN|AUTH|BAYEUX|CACHE|CG|DATABASE|DEV|DRAIN|KEY_STATS|LOG|MAX|METRICS|OIDC|OKTA|PANDAPUSH|PING|REDIS|STATISTICS|STATSD|TRUST|UNBOUND)_/;
 
 /** What container orchestrators inject for a service named, say, `redis`. */
 const injectedName = /_(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT_\d+_(?:TCP|UDP)(?:_\w+)?)$/;
@@ -723,6 +794,10 @@ export function readConfig(env: NodeJS.ProcessEnv): { config: Config; warnings: 
   const database = readDatabase(env, values, faults);
   const provider = readProvider(env, values, faults);
   const redisHosts = findRedisHosts(env, values, faults);
+  const { METRICS_PORT: metricsPort } = values;
+  if (metricsPort !== undefined && metricsPort !== 0 && metricsPort === values.PORT) {
+    faults.push("METRICS_PORT is that of PORT; allowed: another one, or none");
+  }
   if (faults.length > 0) throw new ConfigError(faults);
   const config: Config = {
     port: values.PORT,
@@ -747,6 +822,17 @@ export function readConfig(env: NodeJS.ProcessEnv): { config: Config; warnings: 
       : { redis: { hosts: redisHosts, prefix: values.REDIS_PREFIX } }),
     ...(devApplication === undefined ? {} : { devApplication }),
     admin: adminConfig(env, values, provider),
+    metrics: metricsConfig(values),
+    ...(values.STATSD_HOST === undefined
+      ? {}
+      : {
+          statsd: {
+            host: values.STATSD_HOST,
+            port: values.STATSD_PORT,
+            prefix: values.STATSD_PREFIX,
+            intervalMs: values.STATSD_INTERVAL_MS,
+          },
+        }),
     deployment: {
       environment: values.CG_ENVIRONMENT,
       environments: values.ENVIRONMENTS ?? [],
@@ -858,6 +944,16 @@ function readDatabase(
     ...(sslCa === undefined ? {} : { sslCa }),
     poolMax: values.DATABASE_POOL_MAX,
     timeoutMs: values.DATABASE_TIMEOUT_MS,
+  };
+}
+
+function metricsConfig(values: Values): Config["metrics"] {
+  const { METRICS_PORT: port, METRICS_HOST: host = values.HOST, METRICS_TOKEN: token } = values;
+  return {
+    ...(port === undefined ? {} : { port }),
+    ...(host === undefined ? {} : { host }),
+    ...(token === undefined ? {} : { token }),
+    applications: values.METRICS_APPLICATIONS,
   };
 }
 
@@ -1078,7 +1174,14 @@ function readDevApplication(
   return { appId: appId as AppId, keyId: keyId as KeyId, secret };
 }
 
-/** Variables of a way to log in, or of a database, that is not chosen. */
+const metricsNeeds = [
+  ["METRICS_HOST", "METRICS_PORT"],
+  ["STATSD_PORT", "STATSD_HOST"],
+  ["STATSD_PREFIX", "STATSD_HOST"],
+  ["STATSD_INTERVAL_MS", "STATSD_HOST"],
+] as const satisfies readonly (readonly [Name, Name])[];
+
+/** Variables of a way to log in, of a database, or of a place for metrics that is not chosen. */
 function idle(env: NodeJS.ProcessEnv, values: Values): string[] {
   const groups: Record<string, readonly ["AUTH_METHOD" | "DATABASE", string]> = {
     [okta]: ["AUTH_METHOD", "okta"],
@@ -1092,6 +1195,12 @@ function idle(env: NodeJS.ProcessEnv, values: Values): string[] {
     if (choice === undefined || values[choice[0]] === choice[1]) continue;
     if (!isSet(env, name as Name) || env[name] === variable.default) continue;
     result.push(`${name} has no effect without ${choice.join("=")}`);
+  }
+  for (const [name, needed] of metricsNeeds) {
+    const isDefault = env[name] === (variables[name] as Variable<unknown>).default;
+    if (isSet(env, name) && !isDefault && !isSet(env, needed)) {
+      result.push(`${name} has no effect without ${needed}`);
+    }
   }
   return result;
 }

@@ -3,12 +3,14 @@ import { writeFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import { describeUnused, describeVariables } from "./config.js";
 import { catalogue, closeCodes, type ErrorCode, Refusal } from "./errors.js";
+import { type Metric, table } from "./metrics/table.js";
 
 /** @returns paths from the repository's root, and what belongs there */
 export function generateDocs(): { path: string; text: string }[] {
   return [
     { path: "docs/configuration.md", text: configurationPage() },
     { path: "docs/errors.md", text: errorsPage() },
+    { path: "docs/metrics.md", text: metricsPage() },
     { path: ".env.example", text: envExample() },
   ];
 }
@@ -90,6 +92,69 @@ ${Object.entries(closeCodes)
   )
   .join("\n")}
 `;
+}
+
+function metricsPage(): string {
+  const metrics = Object.values<Metric>(table);
+  return `# Metrics
+
+<!-- Generated from server/src/metrics/table.ts by \`npm run docs\`. -->
+
+What they tell, and which to look at first, is in [operating.md](operating.md#metrics). All are a node's own: add them up over
+nodes. Counters begin at 0 when a node starts. Labels never hold a channel's name, a client's id or anything secret.
+
+## Prometheus
+
+\`GET /metrics\` gives them in Prometheus' text format:
+
+| set | who gets them |
+|---|---|
+| neither \`METRICS_PORT\` nor \`METRICS_TOKEN\` | nobody: 404 |
+| \`METRICS_TOKEN\` | on \`PORT\`, with \`Authorization: Bearer <token>\`; 401 without |
+| \`METRICS_PORT\` | on that port, whoever reaches it; keep it from the world. 404 on \`PORT\` |
+| both | on that port, with the token; 401 without. 404 on \`PORT\` |
+
+| metric | type | labels | meaning |
+|---|---|---|---|
+${metrics
+  .map(({ name, type, labels = {}, help }) => {
+    const names = Object.keys(labels).map((label) => `\`${label}\``);
+    return `| \`${name}\` | ${type} | ${names.join(", ") || "–"} | ${cell(help)} |`;
+  })
+  .join("\n")}
+
+| label | values |
+|---|---|
+${distinctLabels(metrics)
+  .map(([label, values]) => `| \`${label}\` | ${cell(values)} |`)
+  .join("\n")}
+
+An application's counters go on from where they were when it is among the largest again; what happens meanwhile counts as
+\`other\`. So sums over \`app\` are right at any time.
+
+## statsd
+
+With \`STATSD_HOST\`, the same names as in Pandapush 2.2, over UDP, behind \`STATSD_PREFIX\` and a dot. Counts are sent every
+\`STATSD_INTERVAL_MS\` if they are above zero; times of answers as packets fill, and then too. Requests to \`/push\` are no part of
+\`responses\` and \`duration\`. Presence and statistics, which the server publishes itself, are no part of \`publish\`.
+
+| name | type | meaning | in Prometheus |
+|---|---|---|---|
+${metrics
+  .flatMap(({ name: prometheus, statsd = [] }) =>
+    statsd.map(
+      ({ name, type, help }) => `| \`${name}\` | \`${type}\` | ${cell(help)} | \`${prometheus}\` |`,
+    ),
+  )
+  .join("\n")}
+`;
+}
+
+/** Each name and meaning once. */
+function distinctLabels(metrics: readonly Metric[]): [string, string][] {
+  const labels = metrics.flatMap(({ labels = {} }) => Object.entries(labels));
+  const distinct = new Map(labels.map(([name, values]) => [`${name} ${values}`, [name, values]]));
+  return [...distinct.values()] as [string, string][];
 }
 
 function envExample(): string {

@@ -100,6 +100,12 @@ export const catalogue = {
     help: "The first segment of the channel must be the id of an existing application.",
     retry: "no",
   },
+  metricsToken: {
+    text: "Token required",
+    http: 401,
+    help: "Send Authorization: Bearer with the METRICS_TOKEN of this server.",
+    retry: "no",
+  },
   noAuth: {
     text: "No auth supplied",
     http: 400,

@@ -247,6 +247,13 @@ interface Held {
   replies: number;
 }
 
+/** What waits for its delivery, of all applications. */
+export interface Backlog {
+  readonly publications: number;
+  /** In characters. */
+  readonly length: number;
+}
+
 export class Hub {
   private readonly apps = new Map<AppId, App>();
   private readonly held = new Map<Session, Map<Channel | Pattern, Held>>();
@@ -257,7 +264,11 @@ export class Hub {
   private seq = 0;
   private isScheduled = false;
 
-  constructor(private readonly limits: HubLimits) {}
+  /** @param onBatch told of each delivery of an application, how many publications it has */
+  constructor(
+    private readonly limits: HubLimits,
+    private readonly onBatch: (publications: number) => void = () => {},
+  ) {}
 
   /** The session hears what is received from now on, if it did not already. */
   subscribe(
@@ -448,6 +459,16 @@ export class Hub {
     };
   }
 
+  get backlog(): Backlog {
+    let publications = 0;
+    let length = 0;
+    for (const app of this.apps.values()) {
+      publications += app.waitingMessages;
+      length += app.waitingLength;
+    }
+    return { publications, length };
+  }
+
   private isBusyWith(app: App | undefined, coming = 0, comingLength = 0): boolean {
     const { backlogMessages, backlogBytes } = this.limits;
     return (
@@ -510,6 +531,7 @@ export class Hub {
 
   private *deliverGathered(app: App): Generator<void, void> {
     const gathered = app.take();
+    this.onBatch(gathered.length);
     const channels = new Map<Channel, Gathered[]>();
     for (const item of gathered) {
       const others = channels.get(item.publication.channel);

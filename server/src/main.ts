@@ -111,17 +111,26 @@ function readVersion(): string {
   return (JSON.parse(readFileSync(file, "utf8")) as { version: string }).version;
 }
 
-function describe(error: unknown, { port, host }: Config): string {
-  const { code, message } = error as NodeJS.ErrnoException;
+function describe(error: unknown, config: Config): string {
+  const { code, message, port, hostname } = error as NodeJS.ErrnoException & {
+    port?: number;
+    hostname?: string;
+  };
+  const isForMetrics =
+    (port !== undefined && port === config.metrics.port) ||
+    (hostname !== undefined && hostname !== config.host);
+  const portName = isForMetrics ? "METRICS_PORT" : "PORT";
+  const hostName = isForMetrics && config.metrics.host !== config.host ? "METRICS_HOST" : "HOST";
+  const host = isForMetrics ? config.metrics.host : config.host;
   switch (code) {
     case "EADDRINUSE":
-      return `port ${port} is in use. Choose another one with PORT.`;
+      return `port ${port} is in use. Choose another one with ${portName}.`;
     case "EACCES":
       return `this user may not listen on port ${port}. Choose one above 1023.`;
     case "EADDRNOTAVAIL":
     case "ENOTFOUND":
     case "EAI_AGAIN":
-      return `HOST is "${host}", which is no address of this machine. Without HOST it listens on all of them.`;
+      return `${hostName} is "${host}", which is no address of this machine. Without ${hostName} it listens ${isForMetrics ? "as PORT does" : "on all of them"}.`;
     default:
       return message;
   }

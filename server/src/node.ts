@@ -7,7 +7,7 @@ import type { AppId, Channel, Grant, KeyId, ParsedChannel, Pattern } from "@pand
 import { ownText, parseChannel } from "@pandapush/protocol";
 import type { Broker, BrokerHandler } from "./broker/broker.js";
 import { Refusal } from "./errors.js";
-import { type AppView, Hub, type HubLimits } from "./hub.js";
+import { type AppView, type Backlog, Hub, type HubLimits } from "./hub.js";
 import { after, type MaybePromise, orUndo } from "./maybe-promise.js";
 import { NetworkCounter } from "./network.js";
 import type { Announce, Presence } from "./presence/presence.js";
@@ -30,7 +30,7 @@ import {
   type Subscription,
 } from "./session.js";
 import { inSlices } from "./slices.js";
-import { batchesOf, type Origin } from "./transports/transport.js";
+import { batchesOf, type Origin, type TransportKind } from "./transports/transport.js";
 
 export { maxListLength } from "./presence/presence.js";
 
@@ -59,14 +59,19 @@ export interface NodeParts {
   readonly onStatisticsDue?: (heard: readonly AppId[]) => void;
   /** Told of every session that ended. */
   readonly onSessionEnd?: (session: Session, reason: EndReason) => void;
+  /** Told how many publications of an application are delivered together, each time. */
+  readonly onBatch?: (publications: number) => void;
   /** Publications of other nodes were lost: more waits for delivery here than may. */
   readonly onLoss?: (appId: AppId) => void;
   readonly logError: (error: unknown, what: string) => void;
 }
 
-/** What an application has published at this node. */
+/** What an application has done at this node. */
 interface Traffic {
   published: number;
+  /** Subscriptions that began and ended, but of `meta` channels. */
+  subscribed: number;
+  unsubscribed: number;
   /** Given to the broker and not yet taken. */
   untaken: number;
   untakenLength: number;
@@ -88,8 +93,38 @@ export interface Statistics {
   readonly deliveredPerSecond: number;
 }
 
+/** What goes on in an application, and what has happened in it; those of `meta` channels do not count. */
+export interface Activity extends Statistics {
+  /** Subscriptions that clients began, and those that ended. */
+  readonly subscribed: number;
+  readonly unsubscribed: number;
+}
+
+/** What has happened at this node. A session that moves neither begins anything nor ends it. */
+export interface Totals {
+  /** Sessions, by a handshake. */
+  begun: number;
+  subscribed: number;
+  unsubscribed: number;
+  published: number;
+  /** Channels and patterns of which something may have been missed, as the broker said. */
+  missed: number;
+}
+
+/** How the sessions of this node are. */
+export interface Census {
+  /** How they are connected; those that are not are missing. */
+  readonly transports: Readonly<Record<TransportKind, number>>;
+  /** What waits for them, in characters of JSON text. */
+  readonly waitingLength: number;
+  /** The same of the one for which most waits. */
+  readonly longestWaiting: number;
+}
+
 /** How long a session that goes to another node waits for its client to take what it was sent. */
 const flushMs = 500;
+/** Sessions counted between two looks at the clock. */
+const sessionsBetweenLooks = 512;
 
 /** What a session that goes to another node has subscribed to. */
 export interface Interest {
@@ -130,6 +165,13 @@ export class Node implements SessionHome, Sessions {
   private readonly statisticsTimer: NodeJS.Timeout;
   private readonly sessionLimits: SessionLimits;
   private publications = 0;
+  private readonly counts: Totals = {
+    begun: 0,
+    subscribed: 0,
+    unsubscribed: 0,
+    published: 0,
+    missed: 0,
+  };
 
   /**
    * Part of every clientId and publication id made here, so that other nodes know whose they are.
@@ -142,12 +184,15 @@ export class Node implements SessionHome, Sessions {
   constructor(private readonly parts: NodeParts) {
     this.sessionLimits = { ...parts.limits, expiryMs: parts.sessionExpiryMs };
     this.addresses = new NetworkCounter(parts.limits.sessionsPerAddress);
-    this.hub = new Hub(parts.limits);
+    this.hub = new Hub(parts.limits, parts.onBatch);
     this.broker = parts.createBroker({
       received: (appId, publication, position) => {
         if (!this.hub.receive(appId, publication, position)) parts.onLoss?.(appId);
       },
-      missed: (appId, name) => this.hub.miss(appId, name),
+      missed: (appId, name) => {
+        this.counts.missed++;
+        this.hub.miss(appId, name);
+      },
     });
     this.presence = parts.createPresence(
       (appId, channel, data) => this.announce(appId, channel, data),
@@ -173,6 +218,7 @@ export class Node implements SessionHome, Sessions {
       this,
     );
     this.sessions.set(session.clientId, session);
+    this.counts.begun++;
     return session;
   }
 
@@ -218,7 +264,7 @@ export class Node implements SessionHome, Sessions {
     const joins = isRoom(channel);
     if (joins && presence === undefined) throw new Refusal("noPresenceId");
     const subscription = this.hub.subscribe(session, channel.appId, channel.name, grant.keyId);
-    const joined = this.untilEffective(subscription, () =>
+    const joined = this.untilEffective(subscription, channel, () =>
       after(this.broker.subscribe(channel.appId, channel.name), () => {
         if (!this.isLive(subscription) || !joins || presence === undefined) return undefined;
         return this.join(subscription, channel.appId, channel.name as Channel, presence, lists);
@@ -230,7 +276,9 @@ export class Node implements SessionHome, Sessions {
   /** Harmless when not subscribed. */
   unsubscribe(session: Session, name: string): void {
     const channel = parseChannel(name);
-    if (channel === undefined || !session.subscriptions.has(channel.name)) return;
+    const subscription = channel && session.subscriptions.get(channel.name);
+    if (channel === undefined || subscription === undefined) return;
+    if (subscription.isEffective) this.countSubscription(channel, "unsubscribed");
     this.stopHearing(session, channel.name);
     if (isRoom(channel)) {
       const left = this.presence.leave(channel.appId, channel.name as Channel, session.clientId);
@@ -252,6 +300,7 @@ export class Node implements SessionHome, Sessions {
     }
     if (isPresence(channel) && claimsMembership(data)) throw new Refusal("membershipPublish");
     traffic.published++;
+    this.counts.published++;
     // It is kept until its slowest subscriber has it, and is part of a request that may be large.
     const ownExt = ext === undefined ? undefined : ownText(ext);
     const taken = this.send(grant.appId, ownText(channel), ownText(data), ownExt);
@@ -421,6 +470,47 @@ export class Node implements SessionHome, Sessions {
     };
   }
 
+  get totals(): Readonly<Totals> {
+    return this.counts;
+  }
+
+  get backlog(): Backlog {
+    return this.hub.backlog;
+  }
+
+  /** Of every application in which something has happened here. */
+  activities(): Map<AppId, Activity> {
+    for (const [appId] of this.hub.counters()) this.trafficOf(appId);
+    const activities = new Map<AppId, Activity>();
+    for (const [appId, { subscribed, unsubscribed }] of this.traffic) {
+      activities.set(appId, { ...this.statistics(appId), subscribed, unsubscribed });
+    }
+    return activities;
+  }
+
+  /** Looks at each session, in slices. */
+  async census(): Promise<Census> {
+    const transports = {
+      websocket: 0,
+      eventsource: 0,
+      "long-polling": 0,
+      "callback-polling": 0,
+    };
+    let waitingLength = 0;
+    let longestWaiting = 0;
+    await inSlices(
+      this.sessions.values(),
+      (session) => {
+        const { transport, waitingLength: length } = session;
+        if (transport !== undefined) transports[transport]++;
+        waitingLength += length;
+        if (length > longestWaiting) longestWaiting = length;
+      },
+      sessionsBetweenLooks,
+    );
+    return { transports, waitingLength, longestWaiting };
+  }
+
   /** Those that hear an application's statistics get these. */
   publishStatistics(appId: AppId, statistics: Statistics): void {
     const sent = this.send(appId, statisticsOf(appId), JSON.stringify(statistics), undefined);
@@ -454,17 +544,21 @@ export class Node implements SessionHome, Sessions {
    */
   private untilEffective<T>(
     subscription: Subscription,
+    channel: ParsedChannel,
     work: () => MaybePromise<T>,
   ): MaybePromise<T> {
     subscription.waiting++;
+    const { session, name } = subscription;
     const done = orUndo(work, () => {
       subscription.waiting--;
-      const { session, name, isEffective, waiting } = subscription;
+      const { isEffective, waiting } = subscription;
       const isGone = session.subscriptions.get(name) !== subscription;
       if (!isEffective && waiting === 0 && !isGone) this.unsubscribe(session, name);
     });
     return after(done, (result) => {
       subscription.waiting--;
+      const isThere = session.subscriptions.get(name) === subscription;
+      if (isThere && !subscription.isEffective) this.countSubscription(channel, "subscribed");
       subscription.isEffective = true;
       return result;
     });
@@ -512,6 +606,14 @@ export class Node implements SessionHome, Sessions {
       [],
       `An address may have ${sessionsPerAddress} sessions; try again later.`,
     );
+  }
+
+  private countSubscription(
+    { appId, kind }: ParsedChannel,
+    what: "subscribed" | "unsubscribed",
+  ): void {
+    this.counts[what]++;
+    if (kind !== "meta") this.trafficOf(appId)[what]++;
   }
 
   private stopHearing(session: Session, name: Channel | Pattern): void {
@@ -595,6 +697,8 @@ export class Node implements SessionHome, Sessions {
     if (traffic === undefined) {
       traffic = {
         published: 0,
+        subscribed: 0,
+        unsubscribed: 0,
         untaken: 0,
         untakenLength: 0,
         counted: { at: performance.now(), published: 0, delivered: 0 },

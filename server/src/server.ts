@@ -15,11 +15,13 @@ import { createRedisBroker } from "./broker/redis.js";
 import { Cluster } from "./cluster/cluster.js";
 import type { Config } from "./config.js";
 import type { AdminParts } from "./http/admin.js";
-import { createApp } from "./http/app.js";
-import type { BuildInfo } from "./http/health.js";
+import { createApp, createMetricsApp } from "./http/app.js";
+import type { BuildInfo, ReadinessChecks } from "./http/health.js";
+import type { MetricsParts } from "./http/metrics.js";
 import { createMemoryIdempotency } from "./idempotency/memory.js";
 import { createRedisIdempotency } from "./idempotency/redis.js";
 import { LocalLive } from "./live.js";
+import { Metrics } from "./metrics/metrics.js";
 import { countedAddress } from "./network.js";
 import { Node } from "./node.js";
 import type { Log } from "./observe.js";
@@ -49,6 +51,8 @@ export interface RunningServer {
   /** `http://localhost:<port>` */
   readonly url: string;
   readonly port: number;
+  /** Where the metrics are, if they have a port of their own. */
+  readonly metricsPort: number | undefined;
   readonly store: Store;
   readonly keys: KeyTable;
   /**
@@ -77,6 +81,14 @@ export async function startServer(
   const logWith: LogWith = (level, message, fields) => log[level](fields, message);
   const redis = config.redis && new RedisHosts(config.redis, logWith);
   const cluster = redis && new Cluster(redis, logWith);
+  const metrics = new Metrics({
+    version: build.version,
+    rev: build.rev,
+    applications: config.metrics.applications,
+    statsd: config.statsd,
+    logError,
+    warn: (message, fields) => log.warn(fields, message),
+  });
   let shared: RedisPresence | undefined;
   // Twice what a connect is held: a client that is one whole connect late still finds it.
   const sessionExpiryMs = 2 * config.bayeux.timeoutMs + config.bayeux.intervalMs;
@@ -86,7 +98,7 @@ export async function startServer(
     createBroker: (handler) =>
       redis === undefined
         ? createMemoryBroker(handler)
-        : createRedisBroker(redis, handler, logWith),
+        : createRedisBroker(redis, handler, logWith, (host, ms) => metrics.brokerTook(host, ms)),
     createPresence(announce, nextId) {
       if (redis === undefined || cluster === undefined) {
         return createMemoryPresence(limits, announce);
@@ -102,10 +114,14 @@ export async function startServer(
     onSessionEnd: (session, reason) => {
       const level = reason === "overflow" ? "warn" : "debug";
       log[level]({ client: session.hash, reason }, "session ended");
+      metrics.sessionEnded(reason);
       cluster?.ended(session.clientId, reason === "moved");
     },
-    onLoss: (app) =>
-      log.warn({ app }, "publications were lost: more was published than could be delivered"),
+    onBatch: (publications) => metrics.delivering(publications),
+    onLoss: (app) => {
+      log.warn({ app }, "publications were lost: more was published than could be delivered");
+      metrics.losing();
+    },
     logError,
   });
   const refusals = new RefusalLog({
@@ -137,22 +153,27 @@ export async function startServer(
     batchMessages: limits.batchMessages,
     onRefusal: (refusal, kind, channel) => {
       log.debug({ refusal: refusal.code, kind, channel }, "message refused");
+      metrics.refused(kind, refusal.code);
       if (kind === "subscribe" || kind === "publish") {
         refusals.addForChannel(kind, channel, refusal);
       }
     },
+    onMalformed: () => metrics.refused("batch", "badRequest"),
     logError,
   });
-  const onSlowConsumer = (session: ClientSession | undefined): void => {
-    log.warn({ client: session?.hash }, "slow consumer disconnected");
-  };
+  const onSlowConsumer =
+    (transport: "websocket" | "eventsource") =>
+    (session: ClientSession | undefined): void => {
+      log.warn({ client: session?.hash }, "slow consumer disconnected");
+      metrics.slowConsumer(transport);
+    };
   const addressOf = addressReader(config.trustProxy);
   const { pingIntervalMs } = config.bayeux;
   const websocket = new WebSocketTransport(bayeux, {
     limits,
     pingIntervalMs,
     addressOf,
-    onSlowConsumer,
+    onSlowConsumer: onSlowConsumer("websocket"),
     logError,
   });
   const polling = new PollingTransport(bayeux, {
@@ -160,11 +181,33 @@ export async function startServer(
     // As for a WebSocket that answers no pings.
     unreadMs: pingIntervalMs,
     addressOf,
-    onSlowConsumer,
+    onSlowConsumer: onSlowConsumer("eventsource"),
     logError,
   });
 
   let isDraining = false;
+  const checks: ReadinessChecks = {
+    database: () =>
+      keys.isFailing
+        ? "not available; known keys go on working, unknown keys and the administration do not"
+        : undefined,
+    keys: () => (keys.isLoaded ? undefined : "not loaded yet"),
+    redis: () => describeOutage(redis),
+    drain: () => (isDraining ? "this node is shutting down" : undefined),
+  };
+  metrics.watch({
+    node,
+    websockets: () => websocket.connectionCount,
+    brokers: () => redis?.all ?? [{ name: "memory", isUp: true }],
+    nodes: () => cluster?.membership.nodes.length ?? 1,
+    checks,
+  });
+  const metricsParts: MetricsParts = {
+    exposition: () => metrics.exposition(),
+    token: config.metrics.token,
+  };
+  const metricsApp =
+    config.metrics.port === undefined ? undefined : createMetricsApp(metricsParts, logWith);
   const app = createApp({
     authorize,
     publish: (grant, channel, data) => node.publish(grant, channel, data),
@@ -173,16 +216,11 @@ export async function startServer(
     maxBodyBytes: limits.messageBytes,
     log: logWith,
     build,
-    checks: {
-      database: () =>
-        keys.isFailing
-          ? "not available; known keys go on working, unknown keys and the administration do not"
-          : undefined,
-      keys: () => (keys.isLoaded ? undefined : "not loaded yet"),
-      redis: () => describeOutage(redis),
-      drain: () => (isDraining ? "this node is shutting down" : undefined),
-    },
+    checks,
     refusals,
+    onResponse: (api, status, ms) => metrics.responded(api, status, ms),
+    onRefusal: ({ code }) => metrics.refused("http", code),
+    metrics: { ...metricsParts, elsewhere: whereMetricsAre(config) },
     backend: {
       live,
       store,
@@ -217,6 +255,7 @@ export async function startServer(
     },
   });
   await app.ready();
+  await metricsApp?.ready();
   const closeCluster = async (): Promise<void> => {
     shared?.close();
     await cluster?.close();
@@ -226,6 +265,10 @@ export async function startServer(
     // It may have to wait for a host that stands still.
     const closed = closeCluster();
     await app.close();
+    metricsApp?.server.close();
+    metricsApp?.server.closeAllConnections();
+    await metricsApp?.close();
+    await metrics.close();
     await keys.close();
     await store.close();
     await closed;
@@ -234,10 +277,13 @@ export async function startServer(
   await redis?.tried();
   await cluster?.start();
   let port: number;
+  let metricsPort: number | undefined;
   try {
     port = await listen(app.server, config);
+    if (metricsApp !== undefined) metricsPort = await listen(metricsApp.server, config.metrics);
   } catch (error) {
     // Timers and the open database would keep a process alive that serves nobody.
+    app.server.close();
     await node.close();
     websocket.close();
     await release();
@@ -247,6 +293,7 @@ export async function startServer(
   return {
     url: `http://localhost:${port}`,
     port,
+    metricsPort,
     store,
     keys,
     async close() {
@@ -302,7 +349,10 @@ function withoutUpgrade(request: IncomingMessage, socket: Duplex, head: Buffer):
   return socket;
 }
 
-async function listen(server: HttpServer, { port, host }: Config): Promise<number> {
+async function listen(
+  server: HttpServer,
+  { port, host }: Config | Config["metrics"],
+): Promise<number> {
   server.listen({ port, host });
   await once(server, "listening");
   return (server.address() as AddressInfo).port;
@@ -356,6 +406,13 @@ function describeOutage(redis: RedisHosts | undefined): string | undefined {
   const down = redis?.all.filter(({ isUp }) => !isUp).length ?? 0;
   if (down === 0) return undefined;
   return `${down} of ${redis?.all.length} hosts not available; their channels are not, and other nodes may not be found`;
+}
+
+/** Why they are not on the public port, for people. */
+function whereMetricsAre({ metrics: { port, token } }: Config): string | undefined {
+  if (port !== undefined) return "The metrics have a port of their own (METRICS_PORT).";
+  if (token !== undefined) return undefined;
+  return "There are metrics here when METRICS_TOKEN is set, or on the port METRICS_PORT.";
 }
 
 function deploymentOf({ deployment }: Config, build: BuildInfo): AdminParts["deployment"] {

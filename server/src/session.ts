@@ -197,6 +197,11 @@ class Outbox {
     return this.messages.length === 0;
   }
 
+  /** In characters. */
+  get length(): number {
+    return this.size;
+  }
+
   append(messages: readonly string[]): void {
     for (const message of messages) {
       this.messages.push(message);
@@ -300,6 +305,11 @@ export class Session implements Receiver, ClientSession {
   /** The connection that pushes this session's events, if one does. */
   get connection(): PushConnection | undefined {
     return this.state.name === "pushing" ? this.state.connection : undefined;
+  }
+
+  /** What waits for its next connection or poll, in characters. */
+  get waitingLength(): number {
+    return this.state.name === "queueing" ? this.state.outbox.length : 0;
   }
 
   get hash(): string {

@@ -23,7 +23,13 @@ const publishScript = readScript(luaUrl("say"), luaUrl("publish"));
 /** Whoever writes nonsense to the topics fills neither memory nor log. */
 const maxUnknown = 20;
 
-export function createRedisBroker(hosts: RedisHosts, handler: BrokerHandler, log: Log): Broker {
+/** @param onTaken told how long a host took for a publication */
+export function createRedisBroker(
+  hosts: RedisHosts,
+  handler: BrokerHandler,
+  log: Log,
+  onTaken: (host: string, ms: number) => void = () => {},
+): Broker {
   const listeners = new Map<RedisHost, HostListener>();
   for (const host of hosts.all) listeners.set(host, new HostListener(handler, host.name, log));
   const everywhere = [...listeners];
@@ -50,8 +56,12 @@ export function createRedisBroker(hosts: RedisHosts, handler: BrokerHandler, log
       if (!host.isUp) return Promise.reject(new Refusal("brokerUnavailable", [channel]));
       const args = [encode(publication)];
       for (const name of expand(channel)) args.push(topicOf(host, appId, name));
+      const givenAt = performance.now();
       return host.run(publishScript, [host.key(appId, ":sequence")], args).then(
-        (reply) => readPosition(String(reply)),
+        (reply) => {
+          onTaken(host.name, performance.now() - givenAt);
+          return readPosition(String(reply));
+        },
         (error: Error) => refuse(channel, error),
       );
     },

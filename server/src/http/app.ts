@@ -14,6 +14,7 @@ import { safetyHeaders } from "./admin-page.js";
 import { type BackendParts, backendPrefix, backendRoutes, routeBackend } from "./backend.js";
 import { routeClientScript } from "./client-script.js";
 import { type BuildInfo, type ReadinessChecks, routeHealth } from "./health.js";
+import { type MetricsParts, routeMetrics } from "./metrics.js";
 import type { DescribedApi } from "./openapi.js";
 import { isChannelUrl, isUnderPrefix, type PublishParts, routePublish } from "./publish.js";
 import { routeWelcome } from "./welcome.js";
@@ -28,6 +29,10 @@ export interface AppParts extends PublishParts {
   readonly backend?: Pick<BackendParts, "live" | "store" | "identifyKey" | "batchMessages">;
   /** Absent: there is no administration. */
   readonly admin?: AdminParts;
+  /** Absent: there are none. */
+  readonly metrics?: MetricsParts;
+  /** Told of each answer, once it is written. */
+  readonly onResponse?: (api: Api, status: number, ms: number) => void;
   /** Makes the server that hands its requests on to the app; default: a plain HTTP server. */
   readonly serverFactory?: FastifyServerFactory;
 }
@@ -63,12 +68,22 @@ export function createApp(parts: AppParts): FastifyInstance {
   // Handlers read bodies themselves: the limit, the order of checks and the texts are ours.
   app.removeAllContentTypeParsers();
   app.addContentTypeParser("*", (_request, _body, done) => done(null));
+  const { onResponse, onRefusal } = parts;
+  if (onResponse !== undefined) {
+    app.addHook("onResponse", (request, reply, done) => {
+      onResponse(apiOf(request.raw.url ?? ""), reply.statusCode, reply.elapsedTime);
+      done();
+    });
+  }
   app.setErrorHandler((error: FastifyError | Refusal, request, reply) => {
-    answer(reply, refusalOf(error, request, parts.log));
+    const refusal = refusalOf(error, request, parts.log);
+    onRefusal?.(refusal);
+    answer(reply, refusal);
   });
   app.setNotFoundHandler((request, reply) => {
-    if (!isChannelUrl(request.raw.url ?? "")) return answer(reply, new Refusal("notFound"));
-    return answer(reply.header("allow", "POST"), new Refusal("methodNotAllowed"));
+    const isChannel = isChannelUrl(request.raw.url ?? "");
+    if (isChannel) reply.header("allow", "POST");
+    throw new Refusal(isChannel ? "methodNotAllowed" : "notFound");
   });
   routePublish(app, parts);
   routeHealth(app, parts.build, parts.checks ?? {});
@@ -82,7 +97,34 @@ export function createApp(parts: AppParts): FastifyInstance {
     others.push({ prefix: backendPrefix, routes, by: "key" });
   }
   if (parts.admin !== undefined) routeAdmin(app, parts.admin, others);
+  if (parts.metrics !== undefined) routeMetrics(app, parts.metrics);
   return app;
+}
+
+/** What answers on a port of the metrics' own. Not listening yet. */
+export function createMetricsApp(parts: MetricsParts, log: AppParts["log"]): FastifyInstance {
+  const app: FastifyInstance = Fastify({
+    logger: false,
+    requestTimeout: requestTimeoutMs,
+    clientErrorHandler: answerUnreadable,
+  });
+  app.setErrorHandler((error: FastifyError | Refusal, request, reply) => {
+    answer(reply, refusalOf(error, request, log));
+  });
+  app.setNotFoundHandler((_request, reply) =>
+    answer(reply, new Refusal("notFound", [], "Here is /metrics only.")),
+  );
+  routeMetrics(app, parts);
+  return app;
+}
+
+/** What a request was for, as far as metrics tell it apart. */
+export type Api = "publish" | "backend" | "admin" | "other";
+
+function apiOf(url: string): Api {
+  if (isUnderPrefix(url)) return "publish";
+  if (url.startsWith("/api/")) return "backend";
+  return /^\/admin(?![^/?])/.test(url) ? "admin" : "other";
 }
 
 const databaseHelp =

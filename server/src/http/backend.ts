@@ -215,13 +215,14 @@ async function publishAll(
   credentials: BackendUser["credentials"],
   before?: Faults,
 ): Promise<Faults> {
-  const { authorize, publish, publishTimeoutMs, refusals, log } = parts;
+  const { authorize, publish, publishTimeoutMs, refusals, onRefusal, log } = parts;
   const faults = new Map<number, Fault>();
   const fail = (index: number, channel: string, error: unknown): void => {
     const refusal = error instanceof Refusal ? error : new Refusal("internal");
     if (error !== refusal) log("error", "Publishing failed", { err: error });
     refusal.keyId ??= credentials.key;
     refusals?.addForChannel("rest_publish", channel, refusal);
+    onRefusal?.(refusal);
     const { params, ...rest } = refusal.toRest();
     faults.set(index, { ...rest, params: [...params] });
   };

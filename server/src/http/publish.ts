@@ -28,6 +28,8 @@ export interface PublishParts {
   readonly publishTimeoutMs?: number;
   /** For what is refused. */
   readonly refusals?: RefusalLog;
+  /** Told of each refusal that is an answer, or a part of one. */
+  readonly onRefusal?: (refusal: Refusal) => void;
 }
 
 const prefix = "/channel";

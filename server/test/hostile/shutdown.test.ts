@@ -238,7 +238,13 @@ describe("SIGTERM", () => {
   test("a port that is in use is named, and the exit code is 1", async () => {
     const first = await startCommand();
     const second = startCommand({ PORT: `${first.port}` });
-    await expect(second).rejects.toThrow(`port ${first.port} is in use`);
+    await expect(second).rejects.toThrow(
+      `port ${first.port} is in use. Choose another one with PORT`,
+    );
+    const third = startCommand({ METRICS_PORT: `${first.port}` });
+    await expect(third).rejects.toThrow(
+      `port ${first.port} is in use. Choose another one with METRICS_PORT`,
+    );
     first.process.kill("SIGTERM");
     await first.ended();
   });
