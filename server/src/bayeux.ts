@@ -65,7 +65,7 @@ export interface BayeuxOptions {
   readonly intervalMs: number;
   readonly batchMessages: number;
   /** @param channel the one that was asked for, of a subscribe or publish; as it came */
-  readonly onRefusal: (refusal: Refusal, kind: Request["kind"], channel: unknown) => void;
+  readonly onRefusal: (refusal: Refusal, request: Request, channel: unknown) => void;
   /** Text came that is no batch. */
   readonly onMalformed: () => void;
   readonly logError: (error: unknown, what: string) => void;
@@ -359,7 +359,7 @@ export class Bayeux {
     const refusal = error instanceof Refusal ? error : new Refusal("internal");
     if (!(error instanceof Refusal)) this.options.logError(error, `handle ${request.kind}`);
     const asked = request.kind === "subscribe" ? this.asked.get(request) : request.channel;
-    this.options.onRefusal(refusal, request.kind, asked);
+    this.options.onRefusal(refusal, request, asked);
     const isPassing = refusal.http === 503;
     return this.fail(request, reply, refusal.toBayeux(), refusal.help, isPassing);
   }

@@ -81,7 +81,10 @@ test("what is set counts, and an empty variable is not set", () => {
   expect(config).toMatchObject({
     port: 0,
     host: "127.0.0.1",
-    log: { level: "debug", path: "/tmp/log" },
+    log: {
+      level: "debug",
+      file: { path: "/tmp/log", everyMs: 3_600_000, maxBytes: 104_857_600, kept: 24 },
+    },
     trustProxy: ["loopback", "10.0.0.0/8", "::1"],
     database: { path: "/data/db" },
     drainMs: 10_000,

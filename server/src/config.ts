@@ -36,7 +36,13 @@ export interface Config {
   readonly log: {
     readonly level: LogLevel;
     /** Absent: standard output. */
-    readonly path?: string;
+    readonly file?: {
+      readonly path: string;
+      /** 0: never. */
+      readonly everyMs: number;
+      readonly maxBytes: number;
+      readonly kept: number;
+    };
   };
   readonly bayeux: {
     readonly timeoutMs: number;
@@ -300,6 +306,22 @@ const variables = {
     doc: "File to append the log to. Unset: standard output.",
     allowed: "a path",
   }),
+  LOG_ROTATE: oneOf(
+    {
+      group: logging,
+      doc: "How often a new log file is begun, in UTC; the former ones are called `<path>.0`, the latest, to `<path>.23`.",
+    },
+    ["hourly", "daily", "never"],
+    "hourly",
+  ),
+  LOG_FILE_BYTES: integer(
+    { group: logging, doc: "A new log file is begun at this size, too." },
+    { default: 104_857_600, min: 65_536, max: 10_737_418_240, unit: "bytes" },
+  ),
+  LOG_FILES: integer(
+    { group: logging, doc: "How many former log files are kept." },
+    { default: 24, min: 1, max: 1_000 },
+  ),
 
   BAYEUX_TIMEOUT_MS: integer(
     {
@@ -805,7 +827,16 @@ export function readConfig(env: NodeJS.ProcessEnv): { config: Config; warnings: 
     trustProxy: values.TRUST_PROXY ?? [],
     log: {
       level: values.LOG_LEVEL,
-      ...(values.LOG_PATH === undefined ? {} : { path: values.LOG_PATH }),
+      ...(values.LOG_PATH === undefined
+        ? {}
+        : {
+            file: {
+              path: values.LOG_PATH,
+              everyMs: { hourly: hour, daily: day, never: 0 }[values.LOG_ROTATE],
+              maxBytes: values.LOG_FILE_BYTES,
+              kept: values.LOG_FILES,
+            },
+          }),
     },
     bayeux: {
       timeoutMs: values.BAYEUX_TIMEOUT_MS,

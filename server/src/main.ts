@@ -22,7 +22,13 @@ export async function main(): Promise<number> {
     return 1;
   }
   const { config, warnings } = settings;
-  const log = createLog(config.log);
+  let log: Log;
+  try {
+    log = createLog(config.log);
+  } catch (error) {
+    process.stderr.write(`Pandapush cannot start: LOG_PATH: ${(error as Error).message}\n`);
+    return 1;
+  }
   for (const warning of warnings) log.warn(warning);
   const build = { version: readVersion(), rev: "dev", built: "dev" };
   let server: RunningServer;

@@ -64,6 +64,8 @@ export interface NodeParts {
   /** Publications of other nodes were lost: more waits for delivery here than may. */
   readonly onLoss?: (appId: AppId) => void;
   readonly logError: (error: unknown, what: string) => void;
+  /** Told of each thing that clients do. Absent: nobody wants to know. */
+  readonly trace?: ((what: string, fields: Readonly<Record<string, unknown>>) => void) | undefined;
 }
 
 /** What an application has done at this node. */
@@ -219,6 +221,7 @@ export class Node implements SessionHome, Sessions {
     );
     this.sessions.set(session.clientId, session);
     this.counts.begun++;
+    this.parts.trace?.("session began", { client: session.hash, address });
     return session;
   }
 
@@ -278,7 +281,7 @@ export class Node implements SessionHome, Sessions {
     const channel = parseChannel(name);
     const subscription = channel && session.subscriptions.get(channel.name);
     if (channel === undefined || subscription === undefined) return;
-    if (subscription.isEffective) this.countSubscription(channel, "unsubscribed");
+    if (subscription.isEffective) this.countSubscription(subscription, channel, "unsubscribed");
     this.stopHearing(session, channel.name);
     if (isRoom(channel)) {
       const left = this.presence.leave(channel.appId, channel.name as Channel, session.clientId);
@@ -301,6 +304,10 @@ export class Node implements SessionHome, Sessions {
     if (isPresence(channel) && claimsMembership(data)) throw new Refusal("membershipPublish");
     traffic.published++;
     this.counts.published++;
+    const { trace } = this.parts;
+    if (trace !== undefined) {
+      trace("published", { app: grant.appId, channel, key: grant.keyId, length: data.length });
+    }
     // It is kept until its slowest subscriber has it, and is part of a request that may be large.
     const ownExt = ext === undefined ? undefined : ownText(ext);
     const taken = this.send(grant.appId, ownText(channel), ownText(data), ownExt);
@@ -558,7 +565,8 @@ export class Node implements SessionHome, Sessions {
     return after(done, (result) => {
       subscription.waiting--;
       const isThere = session.subscriptions.get(name) === subscription;
-      if (isThere && !subscription.isEffective) this.countSubscription(channel, "subscribed");
+      if (isThere && !subscription.isEffective)
+        this.countSubscription(subscription, channel, "subscribed");
       subscription.isEffective = true;
       return result;
     });
@@ -609,11 +617,13 @@ export class Node implements SessionHome, Sessions {
   }
 
   private countSubscription(
-    { appId, kind }: ParsedChannel,
+    { session, keyId: key }: Subscription,
+    { name: channel, appId, kind }: ParsedChannel,
     what: "subscribed" | "unsubscribed",
   ): void {
     this.counts[what]++;
     if (kind !== "meta") this.trafficOf(appId)[what]++;
+    this.parts.trace?.(what, { client: session.hash, app: appId, channel, key });
   }
 
   private stopHearing(session: Session, name: Channel | Pattern): void {

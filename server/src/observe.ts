@@ -2,12 +2,13 @@
 import { type Logger, pino } from "pino";
 import pretty from "pino-pretty";
 import type { Config } from "./config.js";
+import { openLogFile } from "./log-file.js";
 
 export type Log = Logger;
 
 /** JSON lines to standard output or a file; readable ones in a terminal. */
-export function createLog({ level, path }: Config["log"]): Log {
-  if (path !== undefined) return pino({ level }, pino.destination({ dest: path, mkdir: true }));
+export function createLog({ level, file }: Config["log"]): Log {
+  if (file !== undefined) return pino({ level }, openLogFile(file));
   if (process.stdout.isTTY) {
     return pino(
       { level },

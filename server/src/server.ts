@@ -29,6 +29,7 @@ import { createMemoryPresence } from "./presence/memory.js";
 import { createRedisPresence, type RedisPresence } from "./presence/redis.js";
 import { type Log as LogWith, RedisHosts } from "./redis/hosts.js";
 import { RefusalLog } from "./refusals.js";
+import { logAnswer, logRefusal } from "./request-log.js";
 import type { ClientSession } from "./session.js";
 import { openStore } from "./storage/sql.js";
 import type { Store } from "./storage/store.js";
@@ -123,6 +124,7 @@ export async function startServer(
       metrics.losing();
     },
     logError,
+    trace: log.isLevelEnabled("debug") ? (what, fields) => log.debug(fields, what) : undefined,
   });
   const refusals = new RefusalLog({
     hasApp: (appId) => keys.knowsApp(appId),
@@ -151,8 +153,9 @@ export async function startServer(
   const bayeux = new Bayeux(node, joined?.sessions ?? node, authorize, {
     ...config.bayeux,
     batchMessages: limits.batchMessages,
-    onRefusal: (refusal, kind, channel) => {
-      log.debug({ refusal: refusal.code, kind, channel }, "message refused");
+    onRefusal: (refusal, request, channel) => {
+      const { kind } = request;
+      logRefusal(log, refusal, request, channel);
       metrics.refused(kind, refusal.code);
       if (kind === "subscribe" || kind === "publish") {
         refusals.addForChannel(kind, channel, refusal);
@@ -218,7 +221,10 @@ export async function startServer(
     build,
     checks,
     refusals,
-    onResponse: (api, status, ms) => metrics.responded(api, status, ms),
+    onResponse: (answered) => {
+      metrics.responded(answered.api, answered.status, answered.ms);
+      logAnswer(log, answered, (appId) => keys.knowsApp(appId));
+    },
     onRefusal: ({ code }) => metrics.refused("http", code),
     metrics: { ...metricsParts, elsewhere: whereMetricsAre(config) },
     backend: {

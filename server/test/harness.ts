@@ -8,6 +8,7 @@ import { WebSocket } from "ws";
 import { readConfig } from "../src/config.js";
 import { type RunningServer, startServer } from "../src/server.js";
 import { TestRedis } from "./redis.js";
+import { Telltale } from "./telltale.js";
 
 /** A Bayeux message as it came over the wire. */
 export type Message = { readonly [field: string]: unknown } & {
@@ -60,7 +61,7 @@ export async function startTestServer(
 ): Promise<TestServer> {
   const directory = mkdtempSync(join(tmpdir(), "pandapush-test-"));
   servers++;
-  const { config } = readConfig({
+  const variables = {
     PORT: "0",
     HOST: "127.0.0.1",
     DATABASE_PATH: join(directory, "db.sqlite"),
@@ -70,9 +71,15 @@ export async function startTestServer(
     DRAIN_MS: "500",
     ...(await redisVariables()),
     ...environment,
-  });
+  };
+  const { config } = readConfig(variables);
   const logged: string[] = [];
-  const log = pino({ level: "warn" }, { write: (line: string) => logged.push(line) });
+  const telltale = new Telltale(variables);
+  const write = (line: string): void => {
+    telltale.read(line);
+    if (/^\{"level":[456]0/.test(line)) logged.push(line);
+  };
+  const log = pino({ level: "trace" }, { write });
   const server = await startServer(config, log, { version: "test", rev: "dev", built: "dev" });
   return {
     ...server,
@@ -80,7 +87,10 @@ export async function startTestServer(
     wsUrl: `ws://127.0.0.1:${server.port}/push`,
     pushUrl: `http://127.0.0.1:${server.port}/push`,
     async close() {
+      const checked = telltale.check(server.store);
+      await Promise.allSettled([checked]);
       await server.close();
+      await checked;
       if (--servers === 0) {
         await (await redis)?.stop();
         redis = undefined;

@@ -8,6 +8,7 @@ import Fastify, {
   type FastifyServerFactory,
 } from "fastify";
 import { Refusal } from "../errors.js";
+import { randomText } from "../random-text.js";
 import { NoSuchApplication, StorageUnavailable } from "../storage/store.js";
 import { type AdminParts, routeAdmin } from "./admin.js";
 import { safetyHeaders } from "./admin-page.js";
@@ -32,7 +33,7 @@ export interface AppParts extends PublishParts {
   /** Absent: there are none. */
   readonly metrics?: MetricsParts;
   /** Told of each answer, once it is written. */
-  readonly onResponse?: (api: Api, status: number, ms: number) => void;
+  readonly onResponse?: (answered: Answered) => void;
   /** Makes the server that hands its requests on to the app; default: a plain HTTP server. */
   readonly serverFactory?: FastifyServerFactory;
 }
@@ -56,6 +57,7 @@ export function createApp(parts: AppParts): FastifyInstance {
     logger: false,
     requestTimeout: requestTimeoutMs,
     routerOptions: { maxParamLength: 16_384 },
+    genReqId: ({ headers }) => givenId(headers["x-request-id"]) ?? nextId(),
     clientErrorHandler: answerUnreadable,
     frameworkErrors: (_error, request, reply: FastifyReply) => {
       if (request.raw.url?.startsWith("/admin") === true) reply.headers(safetyHeaders);
@@ -69,15 +71,29 @@ export function createApp(parts: AppParts): FastifyInstance {
   app.removeAllContentTypeParsers();
   app.addContentTypeParser("*", (_request, _body, done) => done(null));
   const { onResponse, onRefusal } = parts;
+  const refused = new WeakMap<FastifyRequest, Refusal>();
   if (onResponse !== undefined) {
     app.addHook("onResponse", (request, reply, done) => {
-      onResponse(apiOf(request.raw.url ?? ""), reply.statusCode, reply.elapsedTime);
+      const { id, method } = request;
+      const url = request.raw.url ?? "";
+      onResponse({
+        id,
+        api: apiOf(url),
+        method,
+        route: request.routeOptions.url,
+        appId: appIdPattern.exec(url)?.[1],
+        status: reply.statusCode,
+        ms: reply.elapsedTime,
+        refusal: refused.get(request),
+      });
       done();
     });
   }
   app.setErrorHandler((error: FastifyError | Refusal, request, reply) => {
     const refusal = refusalOf(error, request, parts.log);
     onRefusal?.(refusal);
+    refused.set(request, refusal);
+    reply.header("x-request-id", request.id);
     answer(reply, refusal);
   });
   app.setNotFoundHandler((request, reply) => {
@@ -118,6 +134,21 @@ export function createMetricsApp(parts: MetricsParts, log: AppParts["log"]): Fas
   return app;
 }
 
+/** What can be told of a request: nothing of its URL but what is known here. */
+export interface Answered {
+  /** As its proxy or client called it, or as this process does; in refusals as `X-Request-Id`. */
+  readonly id: string;
+  readonly api: Api;
+  readonly method: string;
+  /** The pattern of its path, `/channel/*`; undefined where there is nothing. */
+  readonly route: string | undefined;
+  /** What stands in the path where an application's id belongs, if something does. */
+  readonly appId: string | undefined;
+  readonly status: number;
+  readonly ms: number;
+  readonly refusal: Refusal | undefined;
+}
+
 /** What a request was for, as far as metrics tell it apart. */
 export type Api = "publish" | "backend" | "admin" | "other";
 
@@ -125,6 +156,22 @@ function apiOf(url: string): Api {
   if (isUnderPrefix(url)) return "publish";
   if (url.startsWith("/api/")) return "backend";
   return /^\/admin(?![^/?])/.test(url) ? "admin" : "other";
+}
+
+/** `/channel/<id>/…`, `/api/<id>/…`, `/admin/api/application/<id>…` */
+const appIdPattern = /^\/(?:channel|api|admin\/api\/application)\/([A-Za-z0-9]{1,64})(?=[/?]|$)/;
+
+function givenId(header: string | string[] | undefined): string | undefined {
+  return typeof header === "string" && /^[\w.:/+=-]{1,64}$/.test(header) ? header : undefined;
+}
+
+/** Tells requests of all processes apart. */
+const instance = randomText(3);
+let requests = 0;
+
+function nextId(): string {
+  requests++;
+  return `${instance}-${requests.toString(36)}`;
 }
 
 const databaseHelp =
