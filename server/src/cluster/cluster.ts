@@ -95,7 +95,6 @@ export class Cluster {
       peers,
       moves,
       isAllowed,
-      outcomeMs: sessionExpiryMs,
     });
     for (const host of this.hosts.all) {
       host.onState(({ isUp }) => {
