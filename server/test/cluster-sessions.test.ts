@@ -1,6 +1,6 @@
 /** Any request of any client may reach any node. */
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from "vitest";
-import { Peers } from "../src/cluster/peers.js";
+import { Peers, PeerUnavailable } from "../src/cluster/peers.js";
 import { RedisHost } from "../src/redis/hosts.js";
 import {
   appId,
@@ -306,5 +306,28 @@ describe("a session on its way to another node is not unknown", () => {
     });
     await attach(nodes[1], clientId);
     expect(hasGivenUp).toBe(true);
+  });
+
+  test("to whom its former node held a poll, and dies", async () => {
+    const birthplace = await startNode();
+    const { clientId } = await Poller.connect(birthplace);
+    const poller = posterAt(nodes[0], clientId);
+    const held = poller.poll({ advice: { timeout: 20_000 } });
+    // The owner has it when it answers what came behind it.
+    expect(await poller.ask(asked)).toMatchObject({ successful: true });
+    const { ask } = Peers.prototype;
+    const spy = vi.spyOn(Peers.prototype, "ask");
+    cleanUp.push(() => spy.mockRestore());
+    spy.mockImplementation(async function (this: Peers, nodeId, kind, body, timeoutMs) {
+      if (kind === "answer") throw new PeerUnavailable("it is lost");
+      return ask.call(this, nodeId, kind, body, timeoutMs);
+    });
+    await attach(nodes[1], clientId);
+    await birthplace.close();
+    expect((await held)[0]).toMatchObject({
+      successful: false,
+      error: `503:${clientId}:Service unavailable`,
+      advice: { reconnect: "retry" },
+    });
   });
 });
