@@ -226,6 +226,7 @@ export class Client {
     const heldMs = world.isCalm ? 200 : random.below(2_000);
     const isCut = random.isLucky(0.15);
     const sentAt = performance.now();
+    session.tell("polls");
     const connect = { ...pollMessage, advice: { timeout: heldMs } };
     const cutAfterMs = isCut && !world.isCalm ? 1 + random.below(500) : 0;
     const [reply, ...events] =
@@ -268,6 +269,7 @@ export class Client {
   }
 
   private async refused(session: SessionRecord, { error, advice }: Message): Promise<void> {
+    session.tell(`is refused: ${error}`);
     if (error?.startsWith("401") && advice?.reconnect === "handshake") await this.lost(session);
     else if (!error?.startsWith("503")) this.world.record.complain(`${session.name}: ${error}`);
     await delay(retryMs);

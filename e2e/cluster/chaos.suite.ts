@@ -244,9 +244,7 @@ class Chaos {
   private story(): string[] {
     const { record, faults } = this;
     const sessions = record.sessions.filter(({ name }) =>
-      record.complaints.some(
-        (complaint) => complaint.includes(`${name} `) || complaint.includes(`${name}:`),
-      ),
+      record.complaints.some((complaint) => complaint.split(/[ :,]/).includes(name)),
     );
     return [
       ...faults.faults.map(

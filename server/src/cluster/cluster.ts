@@ -95,6 +95,7 @@ export class Cluster {
       peers,
       moves,
       isAllowed,
+      outcomeMs: sessionExpiryMs,
     });
     for (const host of this.hosts.all) {
       host.onState(({ isUp }) => {

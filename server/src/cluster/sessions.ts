@@ -97,6 +97,11 @@ export interface ClusterSessionsParts {
   readonly moves: Moves;
   /** Whether what this key permits goes on, as far as this node knows. */
   readonly isAllowed: (appId: AppId, keyId: KeyId | undefined) => MaybePromise<boolean>;
+  /**
+   * How long an owner waits to hear whether its answer reached the client, from when the other node
+   * has it. Longer than a connect is held: the answers to all connects of one request go together.
+   */
+  readonly outcomeMs: number;
 }
 
 export class ClusterSessions implements Sessions {
@@ -344,10 +349,11 @@ export class ClusterSessions implements Sessions {
   async sendAnswer(waiter: RemoteWaiter, answered: Answered): Promise<boolean> {
     this.held.delete(waiter.key);
     try {
-      const { peers } = this.parts;
+      const { peers, outcomeMs } = this.parts;
       const { nodeId } = waiter;
       let told = await peers.ask(nodeId, "answer", answered, receiptMs);
-      while (told === "pending") {
+      const end = performance.now() + outcomeMs;
+      while (told === "pending" && performance.now() < end) {
         told = await peers.ask(nodeId, "outcome", { n: answered.n }, receiptMs);
       }
       return told === true;
