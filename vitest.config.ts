@@ -1,9 +1,7 @@
-import { configDefaults, defineConfig } from "vitest/config";
+import { defineConfig } from "vitest/config";
 
 const protocol = new URL("./protocol/src/index.ts", import.meta.url).pathname;
 const alias = { "@pandapush/protocol": protocol };
-
-const isChaos = process.env.PANDAPUSH_CHAOS_MINUTES !== undefined;
 
 export default defineConfig({
   test: {
@@ -44,8 +42,6 @@ export default defineConfig({
         test: {
           name: "e2e",
           include: ["e2e/**/*.test.ts"],
-          // By `npm run test:chaos`: a seed in some ends with a session that nobody finds any more.
-          exclude: isChaos ? [] : [...configDefaults.exclude, "e2e/cluster/chaos.test.ts"],
           testTimeout: 60_000,
           hookTimeout: 60_000,
         },

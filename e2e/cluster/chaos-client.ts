@@ -8,10 +8,13 @@ import { type ChaosRecord, type Interest, SessionRecord } from "./chaos-record.j
 import { publish } from "./requests.js";
 
 /** How long a request may take that no dead or frozen node has swallowed, beyond what it is held. */
-const dueMs = 20_000;
+const dueMs = 40_000;
 /** How long a client waits for a node that is dead or frozen. */
 const patienceMs = 3_000;
 const retryMs = 100;
+/** What nodes are told to hold a connect at most, and how long after the last a session ends. */
+export const timeoutMs = 10_000;
+const expiryMs = 2 * timeoutMs;
 
 export interface App {
   readonly id: string;
@@ -36,12 +39,19 @@ export class World {
     readonly apps: readonly App[],
     readonly faults: FaultLog,
     readonly record: ChaosRecord,
+    /** Whether a node has said in its log that this session may be lost on its way there. */
+    readonly isLostMoving: (clientId: string) => boolean,
   ) {}
 
   /** Marks one request, by which it is seen which node it went to. */
   tag(): string {
     this.tags++;
     return `?chaos=${this.tags}`;
+  }
+
+  /** The node that the request of this tag went to. */
+  portOf(tag: string): number | undefined {
+    return this.balancer.sent.findLast(({ what }) => what.endsWith(tag))?.port;
   }
 
   /**
@@ -62,8 +72,7 @@ export class World {
         isSettled = true;
       });
     const isExplained = (): boolean => {
-      const tag = what.slice(what.indexOf("?"));
-      const port = this.balancer.sent.findLast((each) => each.what.endsWith(tag))?.port;
+      const port = this.portOf(what.slice(what.indexOf("?")));
       return this.faults.hasStood(port, sentAt);
     };
     while (!isSettled) {
@@ -85,9 +94,8 @@ export class World {
   async post(
     clientId: string,
     messages: readonly object[],
-    { heldMs = 0, cutAfterMs = 0 } = {},
+    { heldMs = 0, cutAfterMs = 0, tag = this.tag() } = {},
   ): Promise<Message[] | undefined> {
-    const tag = this.tag();
     const poller = new Poller({ pushUrl: `${this.balancer.pushUrl}${tag}` });
     poller.clientId = clientId;
     const controller = new AbortController();
@@ -165,6 +173,7 @@ export class Client {
   async disconnect(): Promise<void> {
     const { session, world } = this;
     if (session === undefined) return;
+    session.isLeaving = true;
     for (;;) {
       const [reply] = (await world.post(session.clientId, [{ channel: "/meta/disconnect" }])) ?? [];
       if (reply?.successful === true || reply?.error?.startsWith("401")) break;
@@ -196,11 +205,13 @@ export class Client {
   private async begin(): Promise<SessionRecord | undefined> {
     const { world, random } = this;
     const role = this.role;
-    const [reply] = (await world.post("", [handshake])) ?? [];
-    if (reply?.successful !== true || reply.clientId === undefined) return undefined;
+    const tag = world.tag();
+    const [reply] = (await world.post("", [handshake], { tag })) ?? [];
+    const port = world.portOf(tag);
+    if (reply?.successful !== true || reply.clientId === undefined || port === undefined) return;
     const { sessions } = world.record;
     const name = `${this.name}/${sessions.length}`;
-    const session = new SessionRecord(name, reply.clientId, world.record);
+    const session = new SessionRecord(name, reply.clientId, port, world.record);
     sessions.push(session);
     const names = world.apps.map((app) => random.pick(app.names));
     if (role.isWatcher) names.push(...world.apps.map(({ roomPattern }) => roomPattern));
@@ -215,6 +226,7 @@ export class Client {
     const heldMs = world.isCalm ? 200 : random.below(2_000);
     const isCut = random.isLucky(0.15);
     const sentAt = performance.now();
+    session.tell("polls");
     const connect = { ...pollMessage, advice: { timeout: heldMs } };
     const cutAfterMs = isCut && !world.isCalm ? 1 + random.below(500) : 0;
     const [reply, ...events] =
@@ -231,7 +243,8 @@ export class Client {
     const line = await Line.open(world, session);
     if (line === undefined) return;
     this.socket = line;
-    session.tell("its socket is open");
+    session.tell(`its socket is open at ${line.port}`);
+    session.homes.add(line.port);
     try {
       while (this.session === session && !line.isClosed) {
         if (performance.now() > untilMs && !world.isCalm) break;
@@ -243,8 +256,10 @@ export class Client {
           heldMs,
         );
         if (reply === undefined) break;
-        if (reply.successful === true) noteSent(session, reply, sentAt);
-        else await this.refused(session, reply);
+        if (reply.successful === true) {
+          session.homes = new Set([line.port]);
+          noteSent(session, reply, sentAt);
+        } else await this.refused(session, reply);
       }
     } finally {
       this.socket = undefined;
@@ -254,30 +269,51 @@ export class Client {
   }
 
   private async refused(session: SessionRecord, { error, advice }: Message): Promise<void> {
-    if (error?.startsWith("401") && advice?.reconnect === "handshake") this.lost(session);
+    session.tell(`is refused: ${error}`);
+    if (error?.startsWith("401") && advice?.reconnect === "handshake") await this.lost(session);
     else if (!error?.startsWith("503")) this.world.record.complain(`${session.name}: ${error}`);
     await delay(retryMs);
   }
 
-  /** None of the nodes has a session of which one said that it is no more. */
+  /**
+   * None of the nodes has a session of which one said that it is no more; but one that is cut off
+   * from Redis cannot know that the others have declared it dead.
+   */
   private async requireGone({ name, clientId }: SessionRecord): Promise<void> {
+    const { world } = this;
     const connect = { ...pollMessage, advice: { timeout: 0 } };
     for (let n = 0; n < 3; n++) {
-      const [reply] = (await this.world.post(clientId, [connect])) ?? [];
-      if (reply?.successful === true)
-        this.world.record.complain(`${name} lives, and was called unknown`);
+      const tag = world.tag();
+      const sentAt = performance.now();
+      const [reply] = (await world.post(clientId, [connect], { tag })) ?? [];
+      if (reply?.successful !== true || world.faults.isAlone(world.portOf(tag), sentAt)) continue;
+      world.record.complain(`${name} lives, and was called unknown`);
     }
   }
 
   /** Its client hears that it is no more. */
-  private lost(session: SessionRecord): void {
+  private async lost(session: SessionRecord): Promise<void> {
     if (session.endedAt !== undefined) return;
-    this.world.record.count("sessions that were lost");
     this.over(session);
-    void this.requireGone(session);
-    if (!this.world.faults.mayHaveEnded(session.seenAt)) {
-      this.world.record.complain(`${session.name} was lost, and nothing explains that`);
+    if (session.isLeaving) return;
+    const { record } = this.world;
+    session.tell(`is unknown; it was well at ${record.seconds(session.seenAt)} s`);
+    const reason = this.reasonFor(session);
+    record.count(`sessions that were lost ${reason ?? "for no reason"}`);
+    if (reason === undefined) {
+      record.complain(`${session.name} was lost, and nothing explains that`);
     }
+    await this.requireGone(session);
+  }
+
+  private reasonFor({ homes, seenAt, beganAt, clientId }: SessionRecord): string | undefined {
+    const { faults, isLostMoving } = this.world;
+    const wellAt = Math.max(seenAt, beganAt);
+    if (faults.mayHaveEnded(homes, wellAt)) return "with their node";
+    if (isLostMoving(clientId)) return "on their way";
+    const hasExpired = performance.now() - wellAt > expiryMs;
+    if (hasExpired && faults.isTroubled(wellAt, wellAt + expiryMs)) return "out of reach";
+    return undefined;
   }
 
   private over(session: SessionRecord): void {
@@ -336,7 +372,7 @@ export class Client {
   private async notDone(session: SessionRecord, reply: Message, name: string): Promise<void> {
     // Where it names the client, its node could not be asked, or did not answer. SUB-10
     session.unsure.add(name);
-    if (reply.error?.startsWith("401")) this.lost(session);
+    if (reply.error?.startsWith("401")) await this.lost(session);
     else if (!reply.error?.startsWith("503")) {
       this.world.record.complain(`${session.name}, ${name}: ${reply.error}`);
     }
@@ -375,7 +411,9 @@ class Line {
       );
       return undefined;
     }
-    return new Line(world, session, socket, tag);
+    const port = world.portOf(tag);
+    if (port === undefined) throw new Error(`${tag} went nowhere`);
+    return new Line(world, session, socket, tag, port);
   }
 
   private constructor(
@@ -383,6 +421,7 @@ class Line {
     readonly session: SessionRecord,
     private readonly socket: Socket,
     private readonly tag: string,
+    readonly port: number,
   ) {
     socket.clientId = session.clientId;
     void this.receive();

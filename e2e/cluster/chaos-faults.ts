@@ -10,6 +10,8 @@ interface Fault {
   readonly stands: boolean;
   /** Sessions may end by it. */
   readonly endsSessions: boolean;
+  /** The node hears nothing of the others. */
+  readonly isolates: boolean;
   /** A Redis host forgets what it knew. */
   readonly loses: boolean;
   /** Nodes may miss what is published meanwhile. */
@@ -18,7 +20,9 @@ interface Fault {
   to: number;
 }
 
-type Effects = Partial<Pick<Fault, "stands" | "endsSessions" | "loses" | "cutsTopics">>;
+type Effects = Partial<
+  Pick<Fault, "stands" | "endsSessions" | "isolates" | "loses" | "cutsTopics">
+>;
 
 /** A node that was thawed, or a host that is back, needs a moment. */
 const afterMs = 3_000;
@@ -31,7 +35,13 @@ export class FaultLog {
   readonly faults: Fault[] = [];
 
   begin(what: string, { port }: { port?: number }, effects: Effects = {}): Fault {
-    const none = { stands: false, endsSessions: false, loses: false, cutsTopics: false };
+    const none = {
+      stands: false,
+      endsSessions: false,
+      isolates: false,
+      loses: false,
+      cutsTopics: false,
+    };
     const from = performance.now();
     const fault = { what, port, ...none, ...effects, from, to: Number.POSITIVE_INFINITY };
     this.faults.push(fault);
@@ -50,14 +60,18 @@ export class FaultLog {
     return this.faults.some((each) => each.from < to && each.to + afterMs > from);
   }
 
-  /**
-   * Whether a fault explains the end of a session that was well at that time. One that moves from
-   * node to node ends when what they tell each other is lost.
-   */
-  mayHaveEnded(since: number): boolean {
+  /** Whether a fault of one of these nodes explains the end of a session that was well at that time. */
+  mayHaveEnded(ports: ReadonlySet<number>, since: number): boolean {
     return this.faults.some(
-      ({ endsSessions, cutsTopics, to }) =>
-        (endsSessions || cutsTopics) && to + discoveryMs > since,
+      ({ endsSessions, port, to }) =>
+        endsSessions && port !== undefined && ports.has(port) && to + discoveryMs > since,
+    );
+  }
+
+  /** Whether this node was cut off from the others since then. */
+  isAlone(port: number | undefined, since: number): boolean {
+    return this.faults.some(
+      (each) => each.isolates && each.port === port && each.to + afterMs > since,
     );
   }
 
@@ -200,11 +214,13 @@ export class Storm {
     if (taken.some((each) => busy.has(each))) return;
     for (const each of taken) busy.add(each);
     const place = kind.to === "host" ? `host ${host}` : node.name;
+    const isolates = kind.name === "cut off from all of Redis for long";
     const fault = log.begin(`${kind.name}: ${place}`, kind.to === "host" ? {} : node, {
-      stands: kind.to === "node" && kind.name !== "cut off from all of Redis for long",
+      stands: kind.to === "node" && !isolates,
+      isolates,
       endsSessions: kind.isDeadly === true,
       loses: kind.name === "restart Redis without its data",
-      cutsTopics: kind.to !== "node" || kind.name === "cut off from all of Redis for long",
+      cutsTopics: kind.to !== "node" || isolates,
     });
     try {
       await kind.run(this, node, host);

@@ -61,6 +61,10 @@ export class SessionRecord {
   /** What its client did, for people. */
   readonly story: string[] = [];
   readonly roll = new Roll();
+  /** Its client ends it. */
+  isLeaving = false;
+  /** Ports of the nodes that it may live at. */
+  homes: Set<number>;
   /** When the last connect was sent that was answered well. */
   seenAt = 0;
   /** How many messages it was sent by CON-11, less those that it received: when it was seen last. */
@@ -73,8 +77,11 @@ export class SessionRecord {
   constructor(
     readonly name: string,
     readonly clientId: string,
+    bornAt: number,
     private readonly record: ChaosRecord,
-  ) {}
+  ) {
+    this.homes = new Set([bornAt]);
+  }
 
   /** Whether the server has told it that it missed something since all was well. */
   get hasGap(): boolean {

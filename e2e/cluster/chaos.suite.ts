@@ -2,10 +2,11 @@
  * Everything goes wrong at random, while clients publish, listen, and come and go. In between all is
  * mended, and then everything must be as a model of it says.
  */
+import { createHash } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
 import { appId, keyId, secret } from "../../server/test/harness.js";
 import { Random } from "../../server/test/hostile/random.js";
-import { type App, Client, publishAtRandom, World } from "./chaos-client.js";
+import { type App, Client, publishAtRandom, timeoutMs, World } from "./chaos-client.js";
 import { FaultLog, Storm } from "./chaos-faults.js";
 import { ChaosRecord, type SessionRecord } from "./chaos-record.js";
 import { Cluster } from "./cluster.js";
@@ -42,7 +43,7 @@ export async function runChaos({ seed, ms }: ChaosOptions): Promise<ChaosReport>
     nodes: 3,
     redisHosts: 2,
     hasWires: true,
-    environment: { BAYEUX_TIMEOUT_MS: "10000", ADMIN_PASSWORD: password },
+    environment: { BAYEUX_TIMEOUT_MS: String(timeoutMs), ADMIN_PASSWORD: password },
   });
   try {
     const chaos = new Chaos(cluster, await appsOf(cluster), new Random(seed));
@@ -65,7 +66,13 @@ class Chaos {
     private readonly random: Random,
   ) {
     this.record = new ChaosRecord((from, to) => this.faults.isTroubled(from, to));
-    this.world = new World(cluster.balancer, apps, this.faults, this.record);
+    this.world = new World(cluster.balancer, apps, this.faults, this.record, (clientId) => {
+      // As much of it as logs show.
+      const hash = createHash("sha256").update(clientId).digest("hex").slice(0, 16);
+      const named = `"client":"${hash}"`;
+      const lines = cluster.nodes.flatMap(({ log }) => log.split("\n"));
+      return lines.some((line) => line.includes(named) && line.includes("lost on its way"));
+    });
     this.storm = new Storm(cluster, this.faults, this.fork());
     this.clients = Array.from({ length: 14 }, (_, n) => {
       const memberId = n < 8 ? { memberId: `user${n % 5}` } : {};
@@ -237,9 +244,7 @@ class Chaos {
   private story(): string[] {
     const { record, faults } = this;
     const sessions = record.sessions.filter(({ name }) =>
-      record.complaints.some(
-        (complaint) => complaint.includes(`${name} `) || complaint.includes(`${name}:`),
-      ),
+      record.complaints.some((complaint) => complaint.split(/[ :,]/).includes(name)),
     );
     return [
       ...faults.faults.map(

@@ -1,7 +1,7 @@
 /**
- * `npm run test:chaos` runs it for about a minute, with another seed each time; with `-- --minutes 10`
- * for longer. `PANDAPUSH_CHAOS_SEED` repeats the choices of a run that failed, as far as processes
- * let themselves be repeated.
+ * About a minute in `npm test`, with another seed each time; longer with `npm run test:chaos`.
+ * `PANDAPUSH_CHAOS_SEED` repeats the choices of a run that failed, as far as processes let
+ * themselves be repeated.
  */
 import { expect, test } from "vitest";
 import { runChaos } from "./chaos.suite.js";

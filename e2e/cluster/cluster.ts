@@ -8,12 +8,9 @@ import { environmentOf, Postgres } from "../../server/test/postgres.js";
 import { TestRedis } from "../../server/test/redis.js";
 import { answersWell, freePort, ServerProcess } from "../server-process.js";
 import { Balancer } from "./balancer.js";
-import { publish } from "./requests.js";
 import { RedisWires } from "./wires.js";
 
 const servingMs = 30_000;
-/** So many channels that each of a few Redis hosts has some of them. */
-const probes = 16;
 
 export type Database = Parameters<typeof environmentOf>[0];
 
@@ -174,7 +171,7 @@ export class ClusterNode {
   async start(until: "serving" | "listening" = "serving"): Promise<void> {
     await this.#process.start();
     const deadline = Date.now() + servingMs;
-    while (until === "serving" && !(await this.#isServing())) {
+    while (until === "serving" && !(await this.isReady(""))) {
       if (Date.now() > deadline) throw new Error(`${this.name} does not serve:\n${this.log}`);
       await delay(50);
     }
@@ -211,14 +208,6 @@ export class ClusterNode {
 
   flow(host?: number): void {
     for (const wires of this.#wiresTo(host)) wires.flow(this.name);
-  }
-
-  /** On a busy machine it may have given up its first attempt to connect to Redis. */
-  async #isServing(): Promise<boolean> {
-    if (!(await this.isReady(""))) return false;
-    const channels = Array.from({ length: probes }, (_, n) => `/${appId}/public/probe${n}`);
-    const replies = await Promise.all(channels.map((channel) => publish(this, channel, 0)));
-    return replies.every(({ status }) => status !== 503);
   }
 
   #wiresTo(host: number | undefined): readonly RedisWires[] {

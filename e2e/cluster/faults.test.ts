@@ -98,8 +98,8 @@ async function nothingElseIsHeard(): Promise<void> {
   await allHear(marker);
 }
 
-async function membersAt(node: ClusterNode): Promise<string[]> {
-  const path = room.replace(`/${appId}/`, "");
+async function membersAt(node: ClusterNode, channel = room): Promise<string[]> {
+  const path = channel.replace(`/${appId}/`, "");
   const { text } = await ask(node, "GET", `/api/${appId}/${path}`, [keyId, secret]);
   const { members = {} } = JSON.parse(text) as { members?: object };
   return Object.keys(members).sort();
@@ -276,6 +276,26 @@ test("a node cannot reach Redis for longer than its lease: it refuses in time wh
   await isWell(one);
 }, 60_000);
 
+test("a node cannot reach Redis for longer than its lease, and Redis comes back empty meanwhile: nobody is present by it any more", async () => {
+  // Some on each host, whichever it reaches first.
+  const rooms = Array.from({ length: 12 }, () => freshChannel("presence"));
+  const socket = await connect(one);
+  for (const each of rooms) {
+    expect(await enter(socket, each, "gone")).toMatchObject({ successful: true });
+  }
+  // Whom the others never knew they cannot miss: they hear of each other in the next renewal.
+  await delay(2_000);
+  const known = deathsOf(two, three);
+  one.stall();
+  await Promise.all(cluster.redis.map((host) => host.restart({ isEmpty: true })));
+  await expect.poll(() => deathsOf(two, three), { timeout: 30_000 }).toBeGreaterThan(known);
+  const lost = deathsOf(one);
+  one.flow();
+  await expect.poll(() => deathsOf(one), { timeout: 10_000 }).toBeGreaterThan(lost);
+  await isWell(one);
+  for (const each of rooms) expect(await membersAt(two, each)).toEqual([]);
+}, 60_000);
+
 test("[CON-9] the answer to a poll is lost between two nodes: the poll is answered all the same, and what stood in it comes with the next", async () => {
   const channel = freshChannel();
   const poller = await Poller.connect(one);
@@ -293,6 +313,25 @@ test("[CON-9] the answer to a poll is lost between two nodes: the poll is answer
   const [reply, event] = await elsewhere(poller, two).poll({ advice: { timeout: 5_000 } });
   expect(reply).toMatchObject({ successful: true });
   expect(event).toMatchObject({ channel, data: 1 });
+}, 60_000);
+
+test("[CON-9] the word that a poll was answered elsewhere is lost: who polls again waits some seconds for what stood in it, and no longer", async () => {
+  const channel = freshChannel();
+  const poller = await Poller.connect(three);
+  await poller.subscribe(channel);
+  const held = poll(elsewhere(poller, one), 20_000).catch(() => undefined);
+  expect(await elsewhere(poller, one).subscribe(channel)).toMatchObject({ successful: true });
+  one.stall();
+  expect((await publish(two, channel, 1)).status).toBe(200);
+  // Until it gives up these connections, with all that is on its way in them; it lives on.
+  await delay(4_500);
+  one.flow();
+  const sentAt = performance.now();
+  const [reply, event] = await poller.poll({ advice: { timeout: 20_000 } });
+  expect(reply).toMatchObject({ successful: true });
+  expect(event).toMatchObject({ channel, data: 1 });
+  expect(performance.now() - sentAt).toBeLessThan(15_000);
+  await held;
 }, 60_000);
 
 /** Moves the session to that node. */

@@ -1,3 +1,4 @@
+import { setTimeout as delay } from "node:timers/promises";
 import { describe, expect, test } from "vitest";
 import {
   type Encoder,
@@ -149,6 +150,22 @@ describe("an answer that is on its way by another node", () => {
       expect(wire.written).toEqual([...expected, "4"]);
     },
   );
+
+  test("[CON-7] who connects meanwhile is not forgotten, however long it takes", async () => {
+    const { session, ends } = start({ expiryMs: 300 });
+    const settle = holdElsewhere(session);
+    deliver(session, "1");
+    const begin = performance.now();
+    let last = hold(session, 0);
+    while (performance.now() - begin < 900) {
+      await delay(20);
+      last = hold(session, 0);
+    }
+    expect(ends).toEqual([]);
+    settle(false);
+    await expect.poll(() => last.answers).toHaveLength(1);
+    session.end("disconnect");
+  });
 
   test("a connection that is lost meanwhile pushes nothing, and one that is not is closed with the session", async () => {
     const { session } = start();

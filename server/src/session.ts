@@ -437,6 +437,8 @@ export class Session implements Receiver, ClientSession {
   }
 
   hold(request: Waiter, holdMs: number): void {
+    // Whoever asks is there, also while he waits for what is to come first.
+    this.expiry.refresh();
     const elsewhere = this.leaving ?? this.confirming?.then(() => this);
     if (elsewhere !== undefined) {
       elsewhere.then(
@@ -445,7 +447,6 @@ export class Session implements Receiver, ClientSession {
       );
       return;
     }
-    this.expiry.refresh();
     this.answer();
     if (this.state.name === "queueing") this.settle(this.state);
     const hasEvents = this.state.name === "queueing" && !this.state.outbox.isEmpty;

@@ -1,5 +1,7 @@
 /** Any request of any client may reach any node. */
-import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from "vitest";
+import { Peers, PeerUnavailable } from "../src/cluster/peers.js";
+import { RedisHost } from "../src/redis/hosts.js";
 import {
   appId,
   keyId,
@@ -226,5 +228,106 @@ describe("a socket", () => {
     expect((await watcher.event()).data).toBe("hello");
     await next.ask({ channel: "/meta/disconnect" });
     expect((await watcher.event()).data).toEqual({ unsubscribe: { traveller: null } });
+  });
+});
+
+describe("a session on its way to another node is not unknown", () => {
+  const asked = { channel: "/meta/unsubscribe", subscription: freshChannel() };
+
+  function posterAt(node: TestServer, clientId: string): Poller {
+    const poller = new Poller(node);
+    poller.clientId = clientId;
+    return poller;
+  }
+
+  /** It lives at that node when this resolves. */
+  async function attach(node: TestServer, clientId: string): Promise<Socket> {
+    const socket = await Socket.open(node);
+    cleanUp.push(() => socket.close());
+    socket.clientId = clientId;
+    const connect = {
+      channel: "/meta/connect",
+      connectionType: "websocket",
+      advice: { timeout: 0 },
+    };
+    expect(await socket.ask(connect)).toMatchObject({ successful: true });
+    return socket;
+  }
+
+  test.each([1, 2])(
+    "to who asks where it comes to, and looks for it meanwhile, at look %i",
+    async (look) => {
+      const [there, , here] = nodes;
+      const birthplace = await startNode();
+      const { clientId } = await Poller.connect(birthplace);
+      await attach(there, clientId);
+      await birthplace.close();
+      // Whoever asked its first node would be told where it is.
+      const stranger = posterAt(here, clientId.slice(0, 8).padEnd(39, "x"));
+      await expect
+        .poll(async () => (await stranger.ask(asked)).error, { timeout: 10_000 })
+        .toMatch(/^401:/);
+
+      const { command } = RedisHost.prototype;
+      const gates: (() => void)[] = [];
+      const spy = vi.spyOn(RedisHost.prototype, "command");
+      cleanUp.push(() => spy.mockRestore());
+      let looks = 0;
+      const isLooking = new Promise<void>((resolve) => {
+        spy.mockImplementation(async function (this: RedisHost, ...args: string[]) {
+          if (args[0] === "GET" && args[1]?.includes("moved") && ++looks === look) {
+            const opened = new Promise<void>((open) => gates.push(open));
+            resolve();
+            await opened;
+          }
+          return command.apply(this, args);
+        });
+      });
+      const asking = posterAt(here, clientId).ask(asked);
+      await isLooking;
+      await attach(here, clientId);
+      for (const open of gates) open();
+      expect(await asking).toMatchObject({ successful: true });
+    },
+  );
+
+  test("when its owner has given up waiting for that", async () => {
+    const { clientId } = await Poller.connect(nodes[0]);
+    const { ask } = Peers.prototype;
+    const spy = vi.spyOn(Peers.prototype, "ask");
+    cleanUp.push(() => spy.mockRestore());
+    let hasGivenUp = false;
+    spy.mockImplementation(async function (this: Peers, nodeId, kind, body, timeoutMs) {
+      if (kind === "take" && !hasGivenUp) {
+        hasGivenUp = true;
+        await ask.call(this, nodeId, "leave it", body);
+      }
+      return ask.call(this, nodeId, kind, body, timeoutMs);
+    });
+    await attach(nodes[1], clientId);
+    expect(hasGivenUp).toBe(true);
+  });
+
+  test("to whom its former node held a poll, and dies", async () => {
+    const birthplace = await startNode();
+    const { clientId } = await Poller.connect(birthplace);
+    const poller = posterAt(nodes[0], clientId);
+    const held = poller.poll({ advice: { timeout: 20_000 } });
+    // The owner has it when it answers what came behind it.
+    expect(await poller.ask(asked)).toMatchObject({ successful: true });
+    const { ask } = Peers.prototype;
+    const spy = vi.spyOn(Peers.prototype, "ask");
+    cleanUp.push(() => spy.mockRestore());
+    spy.mockImplementation(async function (this: Peers, nodeId, kind, body, timeoutMs) {
+      if (kind === "answer") throw new PeerUnavailable("it is lost");
+      return ask.call(this, nodeId, kind, body, timeoutMs);
+    });
+    await attach(nodes[1], clientId);
+    await birthplace.close();
+    expect((await held)[0]).toMatchObject({
+      successful: false,
+      error: `503:${clientId}:Service unavailable`,
+      advice: { reconnect: "retry" },
+    });
   });
 });

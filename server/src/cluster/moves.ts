@@ -15,15 +15,13 @@ import { Gate } from "../gate.js";
 import type { MaybePromise } from "../maybe-promise.js";
 import type { Baggage, Interest, Node } from "../node.js";
 import type { Log } from "../redis/hosts.js";
-import type { ClientSession, Encoder, Floors, Session } from "../session.js";
-import type { Directory } from "./directory.js";
+import { type ClientSession, type Encoder, type Floors, hashOf, type Session } from "../session.js";
+import type { Directory, Elsewhere } from "./directory.js";
 import type { Membership } from "./membership.js";
 import { type Peers, PeerUnavailable } from "./peers.js";
 
 /** What the new node may take between `prepare` and `take`: a broker may keep it waiting. */
 const prepareMs = 10_000;
-/** How many owners are asked for a session that others bring elsewhere at the same time. */
-const maxHops = 6;
 /** Sessions in one request to take them over. */
 const batchSize = 20;
 /** How often a session is offered to another node. */
@@ -38,7 +36,7 @@ interface Expected {
   readonly address?: string | undefined;
 }
 
-type Prepared = Expected | { readonly moved: string } | { readonly unknown: true };
+type Prepared = Expected | Elsewhere;
 
 /** As JSON can hold it. */
 interface Packed extends Omit<Baggage, "floors"> {
@@ -194,36 +192,28 @@ export class Moves {
       await this.decided(leaving);
       if (node.findSession(clientId) === leaving) return leaving;
     }
-    let owner = await directory.locate(clientId);
-    const without = new Set<string>();
-    let isUnreachable = false;
-    for (let hops = 0; owner !== undefined && owner !== membership.id && hops < maxHops; hops++) {
+    const found = await directory.seek(clientId, async (owner) => {
+      if (owner === membership.id) {
+        const here = node.findSession(clientId);
+        return here === undefined ? { unknown: true } : { done: here };
+      }
       const prepared = await this.ask(owner, clientId);
-      if ("interests" in prepared) {
-        const from = owner;
-        return this.takes.do(() => this.take(clientId, from, prepared, isAdopted));
-      }
-      if ("moved" in prepared) {
-        owner = prepared.moved;
-        continue;
-      }
-      const mayLiveThere = "unreachable" in prepared && (await membership.isAlive(owner));
-      if (mayLiveThere) isUnreachable = true;
-      else directory.forget(clientId);
-      without.add(owner);
-      owner = await directory.lookUp(clientId, without);
-    }
-    if (isUnreachable) throw new Refusal("unavailable", [clientId]);
-    return undefined;
+      if (!("interests" in prepared)) return prepared;
+      const taken = await this.takes.do(() => this.take(clientId, owner, prepared, isAdopted));
+      // It has ended, or the owner no longer expected that it would be taken: it says so itself.
+      return taken === undefined ? { moved: owner } : { done: taken };
+    });
+    return found?.done;
   }
 
+  /** @returns undefined when it does not come */
   private async take(
     clientId: string,
     owner: string,
     { interests, address }: Expected,
     isAdopted: boolean,
   ): Promise<Session | undefined> {
-    const { node, peers, encoder, directory } = this.parts;
+    const { node, peers, encoder, directory, log } = this.parts;
     let session: Session;
     try {
       session = await node.expect(clientId, encoder, address, interests, isAdopted);
@@ -237,6 +227,12 @@ export class Moves {
     } catch (error) {
       node.turnAway(session);
       if (!(error instanceof PeerUnavailable)) throw error;
+      // Unless it has not been given away: nobody knows.
+      log("warn", "a session may be lost on its way here: its node did not answer", {
+        client: hashOf(clientId),
+        node: owner,
+        reason: error.message,
+      });
       throw new Refusal("unavailable", [clientId]);
     }
     if (packed === undefined) {
@@ -266,10 +262,7 @@ export class Moves {
     }
   }
 
-  private async ask(
-    owner: string,
-    clientId: string,
-  ): Promise<Prepared | { readonly unreachable: true }> {
+  private async ask(owner: string, clientId: string): Promise<Prepared> {
     try {
       return (await this.parts.peers.ask(owner, "prepare", { clientId }, prepareMs)) as Prepared;
     } catch (error) {

@@ -22,13 +22,11 @@ import type {
 } from "../session.js";
 import { hashOf } from "../session.js";
 import type { Origin } from "../transports/transport.js";
-import type { Directory } from "./directory.js";
+import type { Directory, Sought } from "./directory.js";
 import type { Membership } from "./membership.js";
 import type { Moves } from "./moves.js";
 import { type Peers, PeerUnavailable } from "./peers.js";
 
-/** How many nodes are asked for a session that is on its way from one to another. */
-const maxHops = 6;
 /** Characters of events in one answer to another node; what is more comes with the next connect. */
 const maxAnswerLength = 262_144;
 /**
@@ -36,6 +34,13 @@ const maxAnswerLength = 262_144;
  * Redis is down at that moment; the owner finds out, and keeps what stood in it.
  */
 const lateMs = 5_000;
+/**
+ * How long an owner waits for the word that its answer has come to the node where the connect is
+ * open. Longer than a node may stand still and be the same afterwards.
+ */
+const receiptMs = 10_000;
+/** After so long a node that answers a client says that it has not yet been able to. */
+const pendingMs = 1_000;
 /** How long a list of members may take to its client. */
 const releaseMs = 5_000;
 
@@ -52,13 +57,7 @@ type Command =
   | { readonly do: "forget" | "answer"; readonly n: number }
   | { readonly do: "end" };
 
-/** `moved`: ask that node. `unknown`: it does not live here, and nobody knows where it went. */
-type Answer = { readonly done: unknown } | { readonly moved: string } | { readonly unknown: true };
-
-/** It may live there all the same. */
-interface Unreachable {
-  readonly unreachable: true;
-}
+type Answer = Sought<unknown>;
 
 interface Request {
   readonly clientId: string;
@@ -78,6 +77,9 @@ interface RemotelySubscribed {
   readonly list?: string;
 }
 
+/** Whether an answer reached the kernel; `pending`: that is not known yet, and may be asked again. */
+type Told = boolean | "pending";
+
 /** A connect that is open here and held by another node. */
 interface Open {
   readonly clientId: string;
@@ -96,8 +98,8 @@ export interface ClusterSessionsParts {
   /** Whether what this key permits goes on, as far as this node knows. */
   readonly isAllowed: (appId: AppId, keyId: KeyId | undefined) => MaybePromise<boolean>;
   /**
-   * How long an owner waits to hear whether its answer reached the client. Longer than a connect is
-   * held: the answers to all connects of one request go together.
+   * How long an owner waits to hear whether its answer reached the client, from when the other node
+   * has it. Longer than a connect is held: the answers to all connects of one request go together.
    */
   readonly outcomeMs: number;
 }
@@ -109,6 +111,8 @@ export class ClusterSessions implements Sessions {
   private readonly held = new Map<string, RemoteWaiter>();
   /** Lists of members on their way to a client by another node. */
   private readonly releases = new Map<string, () => void>();
+  /** What comes of answers whose owners were told `pending`. */
+  private readonly outcomes = new Map<number, Promise<boolean>>();
 
   constructor(private readonly parts: ClusterSessionsParts) {
     const { peers } = parts;
@@ -116,6 +120,7 @@ export class ClusterSessions implements Sessions {
       this.serve(clientId, command, from),
     );
     peers.serve("answer", (answered: Answered) => this.answered(answered));
+    peers.serve("outcome", ({ n }: { n: number }) => this.told(n));
     peers.serve("let go", ({ n }: { n: number }, from) => this.heldFor(from, n)?.letGo());
   }
 
@@ -134,9 +139,22 @@ export class ClusterSessions implements Sessions {
 
   /** Another node died: its sessions are no more. */
   died(nodeId: string): void {
-    for (const [n, { clientId, owner }] of [...this.open]) {
-      if (owner === nodeId) this.close(n)?.refuse(new Refusal("unknownClient", [clientId]));
+    for (const [n, { clientId, owner }] of this.open) {
+      if (owner === nodeId) void this.refuseHeld(n, clientId);
     }
+  }
+
+  /** A connect that is open here is held by nobody any more. */
+  private async refuseHeld(n: number, clientId: string): Promise<void> {
+    let reason: unknown;
+    try {
+      // The session may have left its owner before.
+      const session = await this.find(clientId);
+      reason = new Refusal(session === undefined ? "unknownClient" : "unavailable", [clientId]);
+    } catch (error) {
+      reason = error;
+    }
+    this.close(n)?.refuse(reason);
   }
 
   /** Lets go of the connects that are open here: their clients return elsewhere. */
@@ -153,28 +171,10 @@ export class ClusterSessions implements Sessions {
    */
   async command(clientId: string, command: Command): Promise<{ done: unknown; owner: string }> {
     const { directory, membership } = this.parts;
-    let owner = await directory.locate(clientId);
-    const without = new Set<string>();
-    let isUnreachable = false;
-    for (let hops = 0; owner !== undefined && hops < maxHops; hops++) {
-      const answer = await this.ask(owner, clientId, command);
-      if ("done" in answer) {
-        directory.remember(clientId, owner);
-        return { done: answer.done, owner };
-      }
-      if ("moved" in answer) {
-        owner = answer.moved;
-        directory.remember(clientId, owner);
-        continue;
-      }
-      // What may live where nobody can ask is not forgotten.
-      const mayLiveThere = "unreachable" in answer && (await membership.isAlive(owner));
-      if (mayLiveThere) isUnreachable = true;
-      else directory.forget(clientId);
-      without.add(owner);
-      owner = await directory.lookUp(clientId, without);
-    }
-    throw new Refusal(isUnreachable ? "unavailable" : "unknownClient", [clientId]);
+    const found = await directory.seek(clientId, (owner) => this.ask(owner, clientId, command));
+    if (found === undefined) throw new Refusal("unknownClient", [clientId]);
+    if (found.owner !== membership.id) directory.remember(clientId, found.owner);
+    return found;
   }
 
   /**
@@ -227,18 +227,15 @@ export class ClusterSessions implements Sessions {
   }
 
   private async findElsewhere(clientId: string): Promise<ClientSession | undefined> {
-    const { directory, moves } = this.parts;
+    const { node, directory, moves } = this.parts;
     const arrived = await moves.arriving(clientId);
     if (arrived !== undefined) return arrived;
-    const owner = await directory.locate(clientId);
-    return owner === undefined ? undefined : new RemoteSession(clientId, this);
+    if ((await directory.locate(clientId)) !== undefined) return new RemoteSession(clientId, this);
+    // It may have come here while others were looked for.
+    return node.findSession(clientId) ?? moves.arriving(clientId);
   }
 
-  private async ask(
-    owner: string,
-    clientId: string,
-    command: Command,
-  ): Promise<Answer | Unreachable> {
+  private async ask(owner: string, clientId: string, command: Command): Promise<Answer> {
     const { membership, peers } = this.parts;
     if (owner === membership.id) return this.serve(clientId, command, owner);
     try {
@@ -324,15 +321,27 @@ export class ClusterSessions implements Sessions {
     return this.held.get(waiterKey(nodeId, n));
   }
 
-  /**
-   * The owner answers a connect that is open here.
-   * @returns whether that reached the kernel
-   */
-  private answered({ n, events, sent }: Answered): Promise<boolean> {
+  /** The owner answers a connect that is open here. */
+  private answered({ n, events, sent }: Answered): MaybePromise<Told> {
     const request = this.close(n);
+    if (request === undefined) return false;
+    return this.told(n, new Promise((resolve) => request.answer(events, sent, resolve)));
+  }
+
+  /** What came of an answer. The answers to all connects of one request go together: some wait long. */
+  private told(n: number, outcome = this.outcomes.get(n)): MaybePromise<Told> {
+    if (outcome === undefined) return false;
     return new Promise((resolve) => {
-      if (request === undefined) resolve(false);
-      else request.answer(events, sent, resolve);
+      const timer = setTimeout(() => {
+        this.outcomes.set(n, outcome);
+        resolve("pending");
+      }, pendingMs);
+      void outcome.then((hasReached) => {
+        clearTimeout(timer);
+        resolve(hasReached);
+        // Its owner asks again at once, or never.
+        if (this.outcomes.has(n)) setTimeout(() => this.outcomes.delete(n), receiptMs).unref();
+      });
     });
   }
 
@@ -341,7 +350,13 @@ export class ClusterSessions implements Sessions {
     this.held.delete(waiter.key);
     try {
       const { peers, outcomeMs } = this.parts;
-      return (await peers.ask(waiter.nodeId, "answer", answered, outcomeMs)) === true;
+      const { nodeId } = waiter;
+      let told = await peers.ask(nodeId, "answer", answered, receiptMs);
+      const end = performance.now() + outcomeMs;
+      while (told === "pending" && performance.now() < end) {
+        told = await peers.ask(nodeId, "outcome", { n: answered.n }, receiptMs);
+      }
+      return told === true;
     } catch (error) {
       if (error instanceof PeerUnavailable) return false;
       throw error;

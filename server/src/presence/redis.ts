@@ -250,6 +250,11 @@ class HostPresence {
   }
 
   forgetAll(): void {
+    // Who is about to restore one of them restores nothing: it would be in this node's new name.
+    for (const { sessions, unrestored } of this.rooms.values()) {
+      sessions.clear();
+      unrestored.clear();
+    }
     this.rooms.clear();
     this.apps.clear();
     this.unsettled.clear();
