@@ -81,13 +81,14 @@ export async function startTestServer(
   };
   const log = pino({ level: "trace" }, { write });
   const server = await startServer(config, log, { version: "test", rev: "dev", built: "dev" });
+  let checked: Promise<void> | undefined;
   return {
     ...server,
     logged,
     wsUrl: `ws://127.0.0.1:${server.port}/push`,
     pushUrl: `http://127.0.0.1:${server.port}/push`,
     async close() {
-      const checked = telltale.check(server.store);
+      checked ??= telltale.check(server.store);
       await Promise.allSettled([checked]);
       await server.close();
       await checked;

@@ -409,6 +409,7 @@ describe("a host that is down", () => {
     const [one, two] = await startTwo();
     await two.listen(room);
     await one.join(room, "s1", "a");
+    expect(await two.said(room)).toEqual([joined("a")]);
     await redis.kill();
     await two.until(() => !two.areAllUp, "it is down");
     await two.presence.adopt(appOf(room), room, "s1", { id: "a", json: jsonOf("a") });

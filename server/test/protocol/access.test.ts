@@ -372,7 +372,7 @@ describe.each(transports)("over %s", (_name, connect) => {
 
   test("[AUTH-18] a deleted application ends all subscriptions in it, the public ones too", async () => {
     const peer: Peer = await connect(server);
-    const id = `gone${peer.clientId}` as AppId;
+    const id = `gone${Math.random().toString(36).slice(2)}` as AppId;
     await server.store.addApplication({ id, name: "gone", createdBy: "test" });
     const subscription = `/${id}/public/a`;
     expect((await peer.subscribe(subscription)).successful).toBe(true);
