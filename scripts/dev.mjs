@@ -1,20 +1,52 @@
-/** `npm run dev`: server, client and console, built and started again whenever a source file changes. */
+/**
+ * `npm run dev`: server, client and console, built and started again whenever a source file changes.
+ * `--part=server` is the server alone and `--part=assets` what browsers load, for two containers.
+ * Other arguments are those of `pandapush start`.
+ */
 import { utimesSync, watch } from "node:fs";
 import { join } from "node:path";
-import { cli, launch, prepare, root, runScript, say, signal, tsc, vite } from "./prepare.mjs";
+import {
+  cli,
+  launch,
+  prepare,
+  prepared,
+  root,
+  runScript,
+  Stop,
+  say,
+  signal,
+  tsc,
+  vite,
+} from "./prepare.mjs";
 
 /** What has not ended this long after it was asked to is killed, in ms. */
 const patienceMs = 10_000;
 
+const partOption = "--part=";
+
 await runScript(async () => {
-  await prepare();
+  const args = process.argv.slice(2);
+  const part = args.find((arg) => arg.startsWith(partOption))?.slice(partOption.length);
+  if (part !== undefined && part !== "server" && part !== "assets") {
+    throw new Stop(`There is no part "${part}": it can be server or assets.`);
+  }
+  const hasServer = part !== "assets";
+  const hasAssets = part !== "server";
+  // Two that build the same at the same time would be in each other's way.
+  if (hasServer) await prepare();
+  else await prepared();
   say("Watching for changes; Ctrl-C ends.");
+  const own = args.filter((arg) => !arg.startsWith(partOption));
+  const compiled = [...(hasServer ? ["server"] : []), ...(hasAssets ? ["client"] : [])];
   const parts = [
-    [tsc, "-b", "server", "client", "--watch", "--preserveWatchOutput"],
-    [vite, "build", "console", "--watch", "--logLevel", "warn"],
-    ["--watch", "--watch-preserve-output", cli, "start", ...process.argv.slice(2)],
-  ].map((args) => launch(process.execPath, args));
-  const watchers = [...watchFilesReadAtStart(), watchClient()];
+    [tsc, "-b", ...compiled, "--watch", "--preserveWatchOutput"],
+    ...(hasAssets ? [[vite, "build", "console", "--watch", "--logLevel", "warn"]] : []),
+    ...(hasServer ? [["--watch", "--watch-preserve-output", cli, "start", ...own]] : []),
+  ].map((each) => launch(process.execPath, each));
+  const watchers = [
+    ...(hasServer ? watchFilesReadAtStart() : []),
+    ...(hasAssets ? [watchClient()] : []),
+  ];
   const asked = new Promise((resolve) => process.once("SIGINT", resolve).once("SIGTERM", resolve));
   // One part without the other would look alive and do nothing.
   await Promise.race([asked, ...parts.map(({ ended }) => ended)]);

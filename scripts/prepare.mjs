@@ -7,11 +7,13 @@ import { spawn } from "node:child_process";
 import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { constants } from "node:os";
 import { basename, join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 
 export const root = fileURLToPath(new URL("..", import.meta.url));
 export const tsc = join(root, "node_modules/typescript/bin/tsc");
 export const vite = join(root, "node_modules/vite/bin/vite.js");
+const bundle = join(root, "client/dist/pandapush.min.js");
 export const cli = join(root, "server/dist/cli.js");
 
 const oldestNode = [20, 19];
@@ -24,6 +26,17 @@ export async function prepare() {
   requireNode();
   await install();
   await build();
+}
+
+/** How often to look whether another process has prepared everything, in ms. */
+const preparedPollMs = 500;
+
+/** Waits until `prepare` is done in another process: packages and builds are there. */
+export async function prepared() {
+  requireNode();
+  const isThere = () => isInstalled() && existsSync(cli) && existsSync(bundle) && isConsoleBuilt();
+  if (!isThere()) say("Waiting until packages are installed and the server is built …");
+  while (!isThere()) await delay(preparedPollMs);
 }
 
 /** Runs `main`; a Stop becomes its message and exit code 1. */
