@@ -135,7 +135,8 @@ describe("the image", () => {
   it("serves clients and the console, and says that it is well", async () => {
     await server.start();
     for (const path of ["/live", "/ready", "/push/client.js", "/client.js", "/admin/"]) {
-      const answer = await fetch(`http://127.0.0.1:${port}${path}`);
+      const authorization = `Basic ${Buffer.from("admin:password").toString("base64")}`;
+      const answer = await fetch(`http://127.0.0.1:${port}${path}`, { headers: { authorization } });
       expect([path, answer.status]).toEqual([path, 200]);
     }
     const health = stepsOf("").find(({ name }) => name === "HEALTHCHECK");
@@ -166,7 +167,7 @@ describe("compose.yaml", () => {
       expect(stages.has(build.target)).toBe(true);
       expect(volumes).toEqual([`.:${workdir}`, `node_modules:${workdir}/node_modules`]);
     }
-    expect(services.web?.ports).toEqual(["3000:80"]);
+    expect(services.web?.ports).toEqual(["127.0.0.1:3000:80"]);
     expect(services.web?.environment?.VIRTUAL_HOST).toBe("pandapush.docker");
   });
 
