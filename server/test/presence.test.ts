@@ -405,6 +405,19 @@ describe("a host that is down", () => {
     expect(one.lostCount + two.lostCount).toBe(0);
   });
 
+  test("that is emptied while it is up is given again what it lacks", async () => {
+    const [one, two] = await startTwo();
+    await two.listen(room);
+    await one.join(room, "s1", "a");
+    await two.join(room, "s2", "b");
+    await redis.command("FLUSHALL");
+    for (const node of [one, two]) await node.until(() => !node.areAllUp, "it noticed");
+    for (const node of [one, two]) await node.untilMembers(room, "a", "b");
+    await one.presence.leave(appOf(room), room, "s1");
+    await one.untilMembers(room, "b");
+    expect(one.lostCount + two.lostCount).toBe(0);
+  });
+
   test("while a session is taken over: it is taken over when the host is back, whatever was refused meanwhile", async () => {
     const [one, two] = await startTwo();
     await two.listen(room);

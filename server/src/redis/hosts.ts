@@ -267,7 +267,7 @@ export class RedisHost {
 
   /** Finds out whether this is the host that we knew, with what we knew it had. */
   private async identify(connection: Connection): Promise<void> {
-    const marker = `${this.prefix}marker`;
+    const { marker } = this;
     const [info, , data] = await Promise.all([
       // Not everybody may ask this; then the marker has to do.
       connection.send(["INFO", "server"]).catch((error: Error) => {
@@ -307,11 +307,19 @@ export class RedisHost {
     this.log("warn", "Redis host is down", { host: this.name, reason });
   }
 
+  /** What says which data these are: who empties a host takes it away, too. */
+  private get marker(): string {
+    return `${this.prefix}marker`;
+  }
+
+  /** A failure ends the connection, which is all that matters here. */
   private ping(): void {
-    for (const { connection } of [this.commands, this.topicLink]) {
-      // A failure ends the connection, which is all that matters here.
-      connection?.send(["PING"]).catch(noop);
-    }
+    this.topicLink.connection?.send(["PING"]).catch(noop);
+    const { connection } = this.commands;
+    connection?.send(["GET", this.marker]).then((data) => {
+      // As a host that came back: what it lacks is given to it again.
+      if (data !== this.seen?.data) connection.fail(new Error("its data were deleted"));
+    }, noop);
   }
 }
 
