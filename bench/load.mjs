@@ -135,6 +135,11 @@ const methods = {
     return published.reduce((sum, count) => sum + count, 0);
   },
 
+  /** Of all publishes so far. */
+  refusedPublishes() {
+    return publishers.reduce((sum, { refused }) => sum + refused, 0);
+  },
+
   async closePublishers() {
     await Promise.all(publishers.map((each) => each.close()));
     publishers = [];

@@ -14,6 +14,9 @@ const STOP_DEADLINE_MS = 20_000;
 export const APP = "benchapp";
 export const KEY = { key: "benchkey", secret: "bench-secret-of-forty-characters-0123456" };
 
+/** Of the server's admin, who is called `admin`. */
+export const ADMIN_PASSWORD = "bench-password";
+
 /** Ends what is still running when the benchmark itself ends early. */
 const running = new Set();
 process.on("exit", () => {
@@ -100,6 +103,7 @@ export class Server {
       DEV_APPLICATION_ID: APP,
       DEV_KEY_ID: KEY.key,
       DEV_KEY_SECRET: KEY.secret,
+      ADMIN_PASSWORD,
       LOG_LEVEL: "warn",
       ...ownEnv,
     };

@@ -15,12 +15,13 @@ import {
   presenceRows,
   presenceTurn,
 } from "./sessions.mjs";
+import { tenantRounds, tenantRows } from "./tenants.mjs";
 import { comparisons, growth, growthTurn, Load } from "./works.mjs";
 
 const BENCH = path.dirname(fileURLToPath(import.meta.url));
 const names = comparisons
   .map(({ name }) => name)
-  .concat("growth", "broker", "cluster", "presence", "kill", "forward");
+  .concat("growth", "tenants", "broker", "cluster", "presence", "kill", "forward");
 
 const { values: options, positionals: wanted } = parseArgs({
   allowPositionals: true,
@@ -226,6 +227,31 @@ async function measureKills(found) {
   }
 }
 
+/** The ratios are to the turn without noise of the same round; figures are medians over rounds. */
+async function measureTenants(found) {
+  console.log("\ntenants: a quiet tenant, while a noisy one");
+  const report = ({ name }, turn) =>
+    console.log(
+      `  ${name}: p50/p99 ${latency(turn)} ms, ${round(turn.deliveries)} deliveries/s, ` +
+        `noise ${round(turn.noiseTaken)}/s taken, ${round(turn.noiseRefused)}/s refused, ` +
+        `server ${percent(turn.serverLoad)}`,
+    );
+  const rounds = await tenantRounds(options.quick ? 2 : 5, options.quick ? 1500 : 4000, report);
+  for (const [index, { name }] of tenantRows.entries()) {
+    const turns = rounds.map((turns) => {
+      const [alone] = turns;
+      const turn = turns[index];
+      return {
+        ...turn,
+        p50Ratio: turn.p50Ms / alone.p50Ms,
+        p99Ratio: turn.p99Ms / alone.p99Ms,
+        deliveriesRatio: turn.deliveries / alone.deliveries,
+      };
+    });
+    found.push({ name, ...medians(turns) });
+  }
+}
+
 /** A work that fails is told and missed in the result; the others still run. */
 async function attempt(work) {
   try {
@@ -264,6 +290,30 @@ const growthTable = (rows) =>
   table(
     ["what grows", "µs of server CPU per delivery", "deliveries per second", "p50 / p99 ms"],
     rows.map((row) => [row.name, round(row.costUs, 2), round(row.perSecond), latency(row)]),
+  );
+
+const tenantTable = (rows) =>
+  table(
+    [
+      "tenants: the noisy one",
+      "its publishes taken per second",
+      "refused per second",
+      "the quiet one's p50 / p99 ms",
+      "ratio to without noise",
+      "its deliveries per second",
+      "ratio",
+      "server CPU",
+    ],
+    rows.map((row) => [
+      row.name,
+      round(row.noiseTaken),
+      round(row.noiseRefused),
+      latency(row),
+      `${round(row.p50Ratio, 1)} / ${round(row.p99Ratio, 1)}`,
+      round(row.deliveries),
+      round(row.deliveriesRatio, 2),
+      percent(row.serverLoad),
+    ]),
   );
 
 const brokerTable = (what, rows) =>
@@ -352,6 +402,9 @@ for (const work of comparisons) {
 const growthRows = [];
 if (isWanted("growth") && !options.self) await attempt(() => measureGrowth(growthRows));
 
+const tenantResults = [];
+if (isWanted("tenants") && !options.self) await attempt(() => measureTenants(tenantResults));
+
 const brokerResults = [];
 if (isWanted("broker") && !options.self) {
   const heading = "broker: publishes through Redis and in memory";
@@ -379,6 +432,7 @@ if (isWanted("forward") && !options.self) {
 const tables = [];
 if (results.length > 0) tables.push(comparisonTable(results));
 if (growthRows.length > 0) tables.push(growthTable(growthRows));
+if (tenantResults.length > 0) tables.push(tenantTable(tenantResults));
 if (brokerResults.length > 0) tables.push(brokerTable("broker, 1 publisher", brokerResults));
 if (clusterResults.length > 0)
   tables.push(brokerTable("cluster, 1 publisher at each node", clusterResults));
@@ -396,6 +450,7 @@ if (!options.self && !options.profile) {
     quick: options.quick,
     results,
     growth: growthRows,
+    tenants: tenantResults,
     brokers: brokerResults,
     cluster: clusterResults,
     idle: idleResults,

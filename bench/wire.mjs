@@ -11,6 +11,7 @@ const CLOSE_DEADLINE_MS = 2000;
  */
 export const DELIVERY_MARKER = "~bench~";
 const ACKNOWLEDGEMENT_MARKER = '"successful":true';
+const REFUSAL_MARKER = '"successful":false';
 /** Stands in each event whose data are an object, and in no reply. */
 export const EVENT_MARKER = '"data":{"';
 /** What is asked one after the other has this id; replies come in the order of the requests. */
@@ -381,26 +382,42 @@ export function readTimeUs(text, at) {
   return time;
 }
 
-/** Publishes over one WebSocket, keeping a fixed number of publishes unacknowledged. */
+/**
+ * Publishes over one WebSocket, keeping a fixed number of publishes unanswered; or one at a time, at
+ * a fixed pace.
+ */
 export class Publisher {
+  /** How many of its publishes were refused, where they may be. */
+  refused = 0;
   #session;
   #frames;
   #inFlight;
+  #everyMs;
+  #mayBeRefused;
   #next = 0;
   #outstanding = 0;
   #until = 0;
   #done = null;
   #acknowledgements = new MarkerCounter(ACKNOWLEDGEMENT_MARKER);
+  #refusals = new MarkerCounter(REFUSAL_MARKER);
 
   /**
    * @param {number} port
-   * @param {{ channels: string[], auth: object, dataBytes: number, inFlight: number }} plan
+   * @param {object} plan
+   * @param {string[]} plan.channels
+   * @param {object} plan.auth
+   * @param {number} plan.dataBytes
+   * @param {number} plan.inFlight
+   * @param {number} [plan.everyMs] the pace, instead of what is in flight
+   * @param {boolean} [plan.mayBeRefused] a refusal is an answer as good as another
    */
   static async open(port, plan) {
     const publisher = new Publisher();
     const session = await Session.open(port, null);
     publisher.#session = session;
     publisher.#inFlight = plan.inFlight;
+    publisher.#everyMs = plan.everyMs;
+    publisher.#mayBeRefused = plan.mayBeRefused ?? false;
     publisher.#frames = plan.channels.map(
       (channel) => new PublishFrame(channel, session.clientId, plan.auth, plan.dataBytes),
     );
@@ -409,16 +426,19 @@ export class Publisher {
   }
 
   #read(chunk) {
-    if (this.#done !== null && chunk.includes('"successful":false')) {
+    const refused = this.#refusals.count(chunk);
+    if (this.#done !== null && refused > 0 && !this.#mayBeRefused) {
       this.#done.reject(new Error(`the server refused a publish: ${chunk.latin1Slice()}`));
       return;
     }
-    const acknowledged = this.#acknowledgements.count(chunk);
+    this.refused += refused;
+    const answered = this.#acknowledgements.count(chunk) + refused;
     // A turn is shorter than the hold, so the held connect's reply is never among them.
-    this.#outstanding -= acknowledged;
+    this.#outstanding -= answered;
     if (this.#done === null) return;
-    if (nowUs() < this.#until) this.#publish(acknowledged);
-    else if (this.#outstanding === 0) this.#done.resolve();
+    if (nowUs() >= this.#until) {
+      if (this.#outstanding === 0) this.#done.resolve();
+    } else if (this.#everyMs === undefined) this.#publish(answered);
   }
 
   #publish(count) {
@@ -435,8 +455,13 @@ export class Publisher {
     this.#session.socket.write(count === 1 ? frames[0] : Buffer.concat(frames));
   }
 
+  #keepPace() {
+    if (nowUs() < this.#until) this.#publish(1);
+    else if (this.#outstanding === 0) this.#done?.resolve();
+  }
+
   /**
-   * Publishes for a time, then waits for the last acknowledgement.
+   * Publishes for a time, then waits for the last answer.
    * @param {number} durationMs
    * @returns {Promise<number>} how many were published
    */
@@ -447,11 +472,14 @@ export class Publisher {
       () => this.#done?.reject(new Error(`${this.#outstanding} publishes got no reply`)),
       durationMs + REPLY_DEADLINE_MS,
     );
+    let pace;
     await new Promise((resolve, reject) => {
       this.#done = { resolve, reject };
-      this.#publish(this.#inFlight);
+      if (this.#everyMs === undefined) this.#publish(this.#inFlight);
+      else pace = setInterval(() => this.#keepPace(), this.#everyMs);
     }).finally(() => {
       clearTimeout(deadline);
+      clearInterval(pace);
       this.#done = null;
     });
     return this.#next - before;

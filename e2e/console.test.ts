@@ -141,6 +141,45 @@ describe("applications", () => {
     }
   });
 
+  it("are given limits, which hold at once, are told to whoever meets them, and can be removed", async () => {
+    const { id } = await newApplication("Noisy club");
+    const key = await newKey(id, "publisher");
+    const page = await open(`/apps/${id}/settings`);
+    const save = page.getByRole("button", { name: "Save limits" });
+    const field = page.getByRole("textbox", { name: "Bytes of a message" });
+    expect(await save.getAttribute("aria-disabled")).toBe("true");
+    await field.fill("2000");
+    await page.getByRole("textbox", { name: "Connections", exact: true }).fill("100");
+    await save.click();
+    await page.getByText("has its new limits").waitFor();
+    const { limits } = await api<{ limits: object }>("GET", `/application/${id}`);
+    expect(limits).toEqual({
+      max_publishes_per_second: null,
+      max_connections: 100,
+      max_sessions_per_second: null,
+      max_message_bytes: 2000,
+    });
+
+    const by = { ...world.deployment, keyId: key.id, secret: key.secret };
+    const channel = `/${id}/public/loud`;
+    const loud = "x".repeat(2000);
+    await expect(publish(by, channel, loud)).rejects.toThrow("413");
+    await page.getByRole("link", { name: "Overview" }).click();
+    await page.getByText("Message too large for this application").waitFor();
+    await page.getByText("may have 2000 bytes").waitFor();
+    await page.getByRole("navigation").getByRole("link", { name: "Activity" }).last().click();
+    await page.getByText("changed the limits").waitFor();
+    await page.getByText("after: max connections 100, max message bytes 2000").waitFor();
+
+    await page.getByRole("link", { name: "Settings" }).click();
+    expect(await field.inputValue()).toBe("2,000");
+    await page.screenshot({ path: `${pictures}limits.png`, fullPage: true });
+    await field.fill("");
+    await save.click();
+    await page.getByText("has its new limits").waitFor();
+    await publish(by, channel, loud);
+  });
+
   it("begin with a command that works as it is shown, and a page that hears it", async () => {
     const { id } = await newApplication("First steps");
     const page = await open(`/apps/${id}`);

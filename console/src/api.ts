@@ -6,6 +6,7 @@ export type Info = z.output<typeof shapes.info>;
 export type Application = z.output<typeof shapes.application>;
 export type CreatedApplication = z.output<typeof shapes.createdApplication>;
 export type ApplicationDetail = z.output<typeof shapes.applicationDetail>;
+export type AppLimits = z.output<typeof shapes.applicationLimits>;
 export type Key = z.output<typeof shapes.key>;
 export type CreatedKey = z.output<typeof shapes.createdKey>;
 export type RotatedKey = z.output<typeof shapes.rotatedKey>;

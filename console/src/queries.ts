@@ -8,6 +8,7 @@ import {
 } from "@tanstack/react-query";
 import {
   ApiError,
+  type AppLimits,
   type Application,
   type ApplicationDetail,
   type AuditEntry,
@@ -119,7 +120,7 @@ export function useCreateApplication() {
 }
 
 export function useUpdateApplication(id: string) {
-  return useChange((change: { name?: string; admins?: string[] }) =>
+  return useChange((change: { name?: string; admins?: string[]; limits?: Partial<AppLimits> }) =>
     post<{ id: string }>(`/application/${id}`, change),
   );
 }

@@ -418,10 +418,13 @@ export function sdkSuite(open: OpenSdk): void {
       });
     });
 
-    test("what of a batch failed for the time being, under the same key", async () => {
+    test.each([
+      { code: 503, message: "Broker unavailable" },
+      { code: 429, message: "Publish limit reached" },
+    ])("what of a batch failed for the time being ($code), under the same key", async (kind) => {
       const heard = await listen();
       const channel = nameOf("public");
-      const error = { code: 503, params: [], message: "Broker unavailable", details: "Soon." };
+      const error = { params: [], details: "Soon.", ...kind };
       const results = [{ channel, successful: false, error }];
       front.fates = [{ status: 200, body: JSON.stringify({ results }) }];
       expect(await behind.publishBatch([{ type: "public", name, data: 1 }])).toEqual([

@@ -379,6 +379,34 @@ export const catalogue = {
     help: "See MAX_PRESENCE_MEMBERS.",
     retry: "later",
   },
+  publishLimit: {
+    text: "Publish limit reached",
+    bayeuxCode: 429,
+    http: 429,
+    help: "The application may not publish more in a second. Of the parameters the second is this limit, the third the seconds after which to try again.",
+    retry: "later",
+  },
+  connectionLimit: {
+    text: "Connection limit reached",
+    bayeuxCode: 429,
+    http: 429,
+    help: "No more sessions may be subscribed to something in the application. Of the parameters the second is this limit, the third the seconds after which to try again.",
+    retry: "later",
+  },
+  sessionLimit: {
+    text: "New session limit reached",
+    bayeuxCode: 429,
+    http: 429,
+    help: "No more sessions may come to the application in a second. Of the parameters the second is this limit, the third the seconds after which to try again.",
+    retry: "later",
+  },
+  messageLimit: {
+    text: "Message too large for this application",
+    bayeuxCode: 413,
+    http: 413,
+    help: "The application has a limit of its own on what is published in it. The second parameter is this limit, in bytes.",
+    retry: "no",
+  },
   draining: {
     text: "Server is shutting down",
     http: 503,
@@ -475,6 +503,25 @@ export class KeyRefusal extends Refusal {
 
   override get http(): number {
     return 403;
+  }
+}
+
+/** What an application may do no more of for a while. LIM-11 */
+export class LimitReached extends Refusal {
+  /** @param detail says what may be done how often, but not when to try again */
+  constructor(
+    code: "publishLimit" | "connectionLimit" | "sessionLimit",
+    channel: string,
+    limit: number,
+    private readonly seconds: number,
+    detail: string,
+  ) {
+    const when = seconds === 1 ? "a second" : `${seconds} seconds`;
+    super(code, [channel, String(limit), String(seconds)], `${detail}; try again in ${when}.`);
+  }
+
+  override get retryAfterSeconds(): number {
+    return this.seconds;
   }
 }
 

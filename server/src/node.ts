@@ -8,6 +8,7 @@ import { ownText, parseChannel } from "@pandapush/protocol";
 import type { Broker, BrokerHandler } from "./broker/broker.js";
 import { Refusal } from "./errors.js";
 import { type AppView, type Backlog, Hub, type HubLimits } from "./hub.js";
+import { AppLimiter, type LimitsOf } from "./limits.js";
 import { after, type MaybePromise, orUndo } from "./maybe-promise.js";
 import { NetworkCounter } from "./network.js";
 import type { Announce, Presence } from "./presence/presence.js";
@@ -49,6 +50,8 @@ export interface NodeParts {
   /** @param nextId makes an id for a publication */
   readonly createPresence: (announce: Announce, nextId: () => string) => Presence;
   readonly limits: NodeLimits;
+  /** What applications may do beside these. Absent: whatever they like. */
+  readonly limitsOf?: LimitsOf;
   /** A session ends this long after its last handshake or connect. */
   readonly sessionExpiryMs: number;
   readonly statisticsIntervalMs: number;
@@ -162,6 +165,7 @@ export class Node implements SessionHome, Sessions {
   private readonly broker: Broker;
   private readonly presence: Presence;
   private readonly traffic = new Map<AppId, Traffic>();
+  private readonly limiter: AppLimiter;
   /** Why subscriptions were ended that somebody still waits for. */
   private readonly endings = new WeakMap<Subscription, Refusal>();
   private readonly statisticsTimer: NodeJS.Timeout;
@@ -187,6 +191,7 @@ export class Node implements SessionHome, Sessions {
     this.sessionLimits = { ...parts.limits, expiryMs: parts.sessionExpiryMs };
     this.addresses = new NetworkCounter(parts.limits.sessionsPerAddress);
     this.hub = new Hub(parts.limits, parts.onBatch);
+    this.limiter = new AppLimiter(parts.limitsOf ?? (() => undefined));
     this.broker = parts.createBroker({
       received: (appId, publication, position) => {
         if (!this.hub.receive(appId, publication, position)) parts.onLoss?.(appId);
@@ -266,6 +271,7 @@ export class Node implements SessionHome, Sessions {
     const { presence } = grant;
     const joins = isRoom(channel);
     if (joins && presence === undefined) throw new Refusal("noPresenceId");
+    this.admit(session, channel);
     const subscription = this.hub.subscribe(session, channel.appId, channel.name, grant.keyId);
     const joined = this.untilEffective(subscription, channel, () =>
       after(this.broker.subscribe(channel.appId, channel.name), () => {
@@ -297,10 +303,12 @@ export class Node implements SessionHome, Sessions {
    */
   publish(grant: Grant, channel: Channel, data: string, ext?: string): MaybePromise<unknown> {
     const traffic = this.trafficOf(grant.appId);
+    this.limiter.checkSize(grant.appId, channel, data, ext);
     // What the broker has not taken will wait for delivery as well. PUB-9
     if (this.hub.isBusy(grant.appId, traffic.untaken, traffic.untakenLength)) {
       throw new Refusal("busy", [channel]);
     }
+    this.limiter.countPublish(grant.appId, channel);
     if (isPresence(channel) && claimsMembership(data)) throw new Refusal("membershipPublish");
     traffic.published++;
     this.counts.published++;
@@ -320,7 +328,10 @@ export class Node implements SessionHome, Sessions {
    * for they may be many. Whoever revokes has seen to it that no new ones are permitted.
    */
   revoke({ appIds, keyIds }: { appIds: readonly AppId[]; keyIds: readonly KeyId[] }): void {
-    for (const appId of appIds) this.traffic.delete(appId);
+    for (const appId of appIds) {
+      this.traffic.delete(appId);
+      this.limiter.forget(appId);
+    }
     const ended = this.endSubscriptions(new Set(appIds), new Set(keyIds));
     this.supervise(ended, "end revoked subscriptions");
   }
@@ -543,6 +554,21 @@ export class Node implements SessionHome, Sessions {
     clearInterval(this.statisticsTimer);
     this.endAll("shutdown");
     await this.broker.close();
+  }
+
+  /**
+   * A session that is new to an application has to fit into its limits. Whoever looks at `meta`
+   * channels is always let in: an admin sees what goes on most of all when nothing fits any more.
+   * @throws Refusal
+   */
+  private admit(session: Session, { appId, kind, name }: ParsedChannel): void {
+    if (kind === "meta" || !this.limiter.hasGate(appId)) return;
+    for (const other of session.subscriptions.keys()) {
+      if (appOf(other) === appId && !isMeta(other)) return;
+    }
+    const sessions = this.hub.view(appId)?.sessions;
+    const others = (sessions?.size ?? 0) - (sessions?.has(session) === true ? 1 : 0);
+    this.limiter.countSession(appId, name, others);
   }
 
   /**
@@ -796,6 +822,10 @@ function interestsOf(session: Session): Interest[] {
 
 function isPresence(channel: Channel): boolean {
   return channel.startsWith("/presence", channel.indexOf("/", 1));
+}
+
+function isMeta(name: Channel | Pattern): boolean {
+  return name.startsWith("/meta/", name.indexOf("/", 1));
 }
 
 /** Only the server says who came and went on a presence channel. */

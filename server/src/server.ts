@@ -109,6 +109,7 @@ export async function startServer(
       return shared;
     },
     limits,
+    limitsOf: (appId) => keys.limitsOf(appId),
     sessionExpiryMs,
     statisticsIntervalMs: config.statisticsIntervalMs,
     ...(cluster === undefined ? {} : { onStatisticsDue: (heard) => cluster.statisticsDue(heard) }),

@@ -411,6 +411,12 @@ describe("applications", () => {
       updated_at: null,
       keys: [],
       admins: ["zoe"],
+      limits: {
+        max_publishes_per_second: null,
+        max_connections: null,
+        max_sessions_per_second: null,
+        max_message_bytes: null,
+      },
     });
   });
 

@@ -1010,7 +1010,9 @@ describe("docs/rest.md", () => {
     const blocks = [...page.matchAll(/^```(sh|json)\n(.*?)^```$/gms)].map(
       ([, type, text = ""]) => ({
         type,
-        text: text.replaceAll("CONNECTION_ID", String(list[0]?.id)),
+        text: text
+          .replaceAll("CONNECTION_ID", String(list[0]?.id))
+          .replace("admin:PASSWORD", `'admin:${password.replace("'", "'\\''")}'`),
       }),
     );
     const [setting, ...others] = blocks;
@@ -1029,7 +1031,7 @@ describe("docs/rest.md", () => {
         expect([text, shapeOf(JSON.parse(lastAnswer))]).toEqual([text, shapeOf(JSON.parse(text))]);
       }
     }
-    expect(others.filter(({ type }) => type === "sh")).toHaveLength(9);
+    expect(others.filter(({ type }) => type === "sh")).toHaveLength(10);
   });
 });
 

@@ -75,6 +75,13 @@ describe("a store on Postgres", () => {
       () => other.revokeKey(appId, "key" as KeyId),
       () => postgres.query(database.name, "UPDATE keys SET expires = now()"),
       () => postgres.query(database.name, "DELETE FROM keys"),
+      () => other.updateApplication(appId, { limits: { maxConnections: 5 } }),
+      ...[
+        "max_publishes_per_second",
+        "max_connections",
+        "max_sessions_per_second",
+        "max_message_bytes",
+      ].map((limit) => () => postgres.query(database.name, `UPDATE applications SET ${limit} = 1`)),
       () => other.removeApplication(appId),
     ];
     for (const change of changes) {

@@ -15,6 +15,7 @@ import { inFull, When } from "../ui/time.js";
 const deeds: Readonly<Record<string, string>> = {
   "application.create": "created the application",
   "application.update": "changed the application",
+  "application.limits": "changed the limits",
   "application.delete": "deleted the application",
   "key.create": "created a key",
   "key.delete": "deleted a key",
@@ -100,7 +101,14 @@ function Details({ details }: Pick<AuditEntry, "details">) {
 }
 
 function show(value: unknown): string {
+  if (value === null) return "none";
   if (Array.isArray(value)) return value.length === 0 ? "none" : value.join(", ");
+  if (typeof value === "object") {
+    const parts = Object.entries(value).map(
+      ([name, each]) => `${name.replaceAll("_", " ")} ${show(each)}`,
+    );
+    return parts.join(", ");
+  }
   if (typeof value !== "string") return JSON.stringify(value);
   return /^\d{4}-\d\d-\d\dT/.test(value) ? inFull(new Date(value)) : value;
 }

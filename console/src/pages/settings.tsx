@@ -1,9 +1,20 @@
-import { Button, Group, Paper, Stack, TagsInput, Text, TextInput, Title } from "@mantine/core";
+import {
+  Button,
+  Group,
+  NumberInput,
+  Paper,
+  SimpleGrid,
+  Stack,
+  TagsInput,
+  Text,
+  TextInput,
+  Title,
+} from "@mantine/core";
 import { useDisclosure } from "@mantine/hooks";
 import { notifications } from "@mantine/notifications";
 import { type FormEvent, useState } from "react";
 import { useNavigate } from "react-router";
-import { ApiError } from "../api.js";
+import { ApiError, type AppLimits } from "../api.js";
 import { useDeleteApplication, useInfo, useUpdateApplication } from "../queries.js";
 import { Confirm } from "../ui/confirm.js";
 import { Copy } from "../ui/copy.js";
@@ -31,6 +42,7 @@ export function Settings() {
       <Stack maw={640} gap="lg">
         <Name />
         <Admins />
+        <Limits />
         <Deletion />
       </Stack>
     </>
@@ -120,6 +132,93 @@ function Admins() {
         {error !== null && <Problem error={error} />}
         <Submit mt="sm" isBusy={update.isPending} isReady={!isSame}>
           Save admins
+        </Submit>
+      </form>
+    </Paper>
+  );
+}
+
+const limitFields: readonly {
+  readonly name: keyof AppLimits;
+  readonly label: string;
+  readonly about: string;
+}[] = [
+  {
+    name: "max_publishes_per_second",
+    label: "Publishes per second",
+    about: "Over REST and by clients together; each channel of a batch counts.",
+  },
+  {
+    name: "max_message_bytes",
+    label: "Bytes of a message",
+    about: "Of its JSON. The server’s own limit holds anyway.",
+  },
+  {
+    name: "max_connections",
+    label: "Connections",
+    about: "Clients that are subscribed to something here.",
+  },
+  {
+    name: "max_sessions_per_second",
+    label: "New connections per second",
+    about: "Clients that begin to be, such as after a restart.",
+  },
+];
+/** What the server takes, and any database holds. */
+const maxLimit = 1_000_000_000;
+
+function Limits() {
+  const { app } = useThisApplication();
+  const [limits, setLimits] = useState<AppLimits>({ ...app.limits });
+  const update = useUpdateApplication(app.id);
+  const { error } = update;
+  const isSame = limitFields.every(({ name }) => limits[name] === app.limits[name]);
+  const fieldErrors = error instanceof ApiError ? error.fields : {};
+  const hasFieldError = Object.keys(fieldErrors).some((field) => field.startsWith("limits."));
+
+  const submit = async (event: FormEvent): Promise<void> => {
+    event.preventDefault();
+    if (isSame) return;
+    await update.mutateAsync({ limits });
+    notifications.show({ message: "The application has its new limits." });
+  };
+
+  return (
+    <Paper withBorder p="lg">
+      <form onSubmit={(event) => void submit(event).catch(() => undefined)}>
+        <Title order={2} size="h4">
+          Limits
+        </Title>
+        <Text size="sm" c="dimmed" mb="sm">
+          What is beyond them is refused, with the limit’s name and when to try again; the overview
+          lists such refusals. Each of the server’s nodes counts for itself. A change counts within
+          a second.
+        </Text>
+        <SimpleGrid cols={{ base: 1, xs: 2 }}>
+          {limitFields.map(({ name, label, about }) => (
+            <NumberInput
+              key={name}
+              label={label}
+              description={about}
+              placeholder="No limit"
+              value={limits[name] ?? ""}
+              onChange={(value) =>
+                setLimits({ ...limits, [name]: typeof value === "number" ? value : null })
+              }
+              min={1}
+              max={maxLimit}
+              clampBehavior="strict"
+              allowDecimal={false}
+              allowNegative={false}
+              thousandSeparator=","
+              hideControls
+              error={fieldErrors[`limits.${name}`]}
+            />
+          ))}
+        </SimpleGrid>
+        {error !== null && !hasFieldError && <Problem error={error} />}
+        <Submit mt="sm" isBusy={update.isPending} isReady={!isSame}>
+          Save limits
         </Submit>
       </form>
     </Paper>

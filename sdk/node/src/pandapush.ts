@@ -354,7 +354,9 @@ export class Pandapush {
 }
 
 function isPassing(result: BatchResult): boolean {
-  return !result.successful && (result.error.code ?? 0) >= 500;
+  if (result.successful) return false;
+  const { code } = result.error;
+  return code !== null && (code === 429 || code >= 500);
 }
 
 /** @throws TypeError */

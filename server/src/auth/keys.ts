@@ -1,7 +1,7 @@
 import type { AppId, KeyId } from "@pandapush/protocol";
 import { Refusal } from "../errors.js";
 import type { MaybePromise } from "../maybe-promise.js";
-import { type Key, StorageUnavailable, type Store } from "../storage/store.js";
+import { type AppLimits, type Key, StorageUnavailable, type Store } from "../storage/store.js";
 import { tokenVerifier, type VerifyToken } from "./token.js";
 
 /** One of the secrets that count for a key. */
@@ -63,10 +63,15 @@ const believedMs = 10;
 /** Longer ids are not in the database, whose columns end there. */
 const maxIdLength = 255;
 
-type Table = Map<AppId, Map<KeyId, LiveKey>>;
+interface LiveApp {
+  readonly limits: AppLimits;
+  readonly keys: Map<KeyId, LiveKey>;
+}
+
+type Table = Map<AppId, LiveApp>;
 
 /**
- * All keys of all applications, in memory.
+ * All keys of all applications, and what these may do, in memory.
  *
  * Loaded whole and replaced, so what was deleted is gone: within a second where the database
  * tells of changes, else after `reloadMs`. What is not in it is looked up, so a key works from
@@ -141,7 +146,7 @@ export class KeyTable {
     if (this.table.has(appId)) return true;
     const lookup = this.lookUp(appId, appId, async () => {
       const app = await this.store.findApplication(appId);
-      return app && (() => this.table.set(app.id, new Map()));
+      return app && (() => this.table.set(app.id, { limits: app.limits, keys: new Map() }));
     });
     return lookup === undefined ? false : lookup.then(() => this.table.has(appId));
   }
@@ -153,7 +158,12 @@ export class KeyTable {
 
   /** Whether this is known to be a key of this application, without asking the database. */
   knowsKey(appId: AppId, keyId: string): boolean {
-    return this.table.get(appId)?.has(keyId as KeyId) === true;
+    return this.table.get(appId)?.keys.has(keyId as KeyId) === true;
+  }
+
+  /** Of an application that is known; undefined of others. */
+  limitsOf(appId: AppId): AppLimits | undefined {
+    return this.table.get(appId)?.limits;
   }
 
   /**
@@ -161,16 +171,16 @@ export class KeyTable {
    * @throws Refusal `unavailable` (or a promise rejected with it) when the database cannot tell
    */
   find(appId: AppId, keyId: KeyId): MaybePromise<LiveKey | undefined> {
-    const keys = this.table.get(appId);
-    if (keys === undefined) return this.findInUnknownApp(appId, keyId);
-    const known = keys.get(keyId);
+    const app = this.table.get(appId);
+    if (app === undefined) return this.findInUnknownApp(appId, keyId);
+    const known = app.keys.get(keyId);
     if (known !== undefined) return known;
     // An application's id has no slash, so the names of keys and applications differ.
     const lookup = this.lookUp(`${appId}/${keyId}`, appId, async () => {
       const key = await this.store.findKey(appId, keyId);
-      return key && (() => this.table.get(appId)?.set(keyId, toLiveKey(key)));
+      return key && (() => this.table.get(appId)?.keys.set(keyId, toLiveKey(key)));
     });
-    return lookup?.then(() => this.table.get(appId)?.get(keyId));
+    return lookup?.then(() => this.table.get(appId)?.keys.get(keyId));
   }
 
   /**
@@ -284,8 +294,9 @@ export class KeyTable {
       this.version = await this.store.version();
       // The keys first: one whose application is gone by the second query is left out.
       const keys = await this.store.keys();
-      next = new Map((await this.store.applications()).map((app) => [app.id, new Map()]));
-      for (const key of keys) next.get(key.appId)?.set(key.id, this.keepOrMake(key));
+      const apps = await this.store.applications();
+      next = new Map(apps.map(({ id, limits }) => [id, { limits, keys: new Map() }]));
+      for (const key of keys) next.get(key.appId)?.keys.set(key.id, this.keepOrMake(key));
     } while (this.isLoadOutdated);
     this.replace(next);
     this.loaded = true;
@@ -293,15 +304,15 @@ export class KeyTable {
 
   private keepOrMake(key: Key): LiveKey {
     const fresh = toLiveKey(key);
-    const live = this.table.get(key.appId)?.get(key.id);
+    const live = this.table.get(key.appId)?.keys.get(key.id);
     return live !== undefined && isSameKey(live, fresh) ? live : fresh;
   }
 
   private replace(next: Table): void {
     const appIds: AppId[] = [];
     const keyIds: KeyId[] = [];
-    for (const [appId, keys] of this.table) {
-      const nextKeys = next.get(appId);
+    for (const [appId, { keys }] of this.table) {
+      const nextKeys = next.get(appId)?.keys;
       if (nextKeys === undefined) appIds.push(appId);
       for (const { id, isRevoked } of keys.values()) {
         if (!isRevoked && (nextKeys?.get(id)?.isRevoked ?? true)) keyIds.push(id);

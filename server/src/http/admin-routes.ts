@@ -6,6 +6,7 @@ import { signToken } from "../auth/token.js";
 import { InvalidInput, Refusal } from "../errors.js";
 import type { Live } from "../live.js";
 import {
+  type AppLimits,
   type Application,
   type Key,
   maxPreviousSecrets,
@@ -122,7 +123,7 @@ function applicationRoutes({ store, changed }: Pick<RouteParts, "store" | "chang
       {
         method: "GET",
         path: "/application/:id",
-        summary: "An application with its keys and admins",
+        summary: "An application with its keys, admins and limits",
         answer: shapes.applicationDetail,
       },
       async (user, { params }) => {
@@ -132,6 +133,7 @@ function applicationRoutes({ store, changed }: Pick<RouteParts, "store" | "chang
           ...shapes.toApplication(app),
           keys: items.map(shapes.toKey),
           admins: await store.admins(app.id),
+          limits: shapes.toLimits(app.limits),
         };
       },
     ),
@@ -139,17 +141,18 @@ function applicationRoutes({ store, changed }: Pick<RouteParts, "store" | "chang
       {
         method: "POST",
         path: "/application/:id",
-        summary: "Rename an application, or choose its admins; what is absent stays",
+        summary: "Rename an application, choose its admins or its limits; what is absent stays",
         body: shapes.applicationChange,
         answer: shapes.id,
       },
       async (user, { params, body }) => {
         const { id } = await ownApplication(store, user, params.id);
         const { name, admins } = body;
-        const change = given({ name: name ?? undefined, admins });
+        const limits = body.limits && readLimits(body.limits);
+        const change = given({ name: name ?? undefined, admins, limits });
         if (!(await store.updateApplication(id, change, user.name))) throw noSuchResource();
         // What the console permitted those who were removed ends.
-        if (admins !== undefined) await changed();
+        if (admins !== undefined || limits !== undefined) await changed();
         return { id };
       },
     ),
@@ -372,6 +375,16 @@ function requireOwnChannel(appId: AppId, channel: string): void {
   if (channel === `/${appId}/**` || parseChannel(channel)?.appId === appId) return;
   throw new InvalidInput({
     channel: `must be a channel of this application, such as /${appId}/private/news, or a pattern, such as /${appId}/private/*`,
+  });
+}
+
+/** Those that are given. */
+function readLimits(limits: z.output<typeof shapes.limitsChange>): Partial<AppLimits> {
+  return given({
+    maxPublishesPerSecond: limits.max_publishes_per_second,
+    maxConnections: limits.max_connections,
+    maxSessionsPerSecond: limits.max_sessions_per_second,
+    maxMessageBytes: limits.max_message_bytes,
   });
 }
 

@@ -6,7 +6,7 @@ import { maxChannelLength } from "@pandapush/protocol";
 import { z } from "zod";
 import type { ActiveChannel, ChannelInfo, Connection } from "../live.js";
 import type { Refused } from "../refusals.js";
-import type { Application, AuditEntry, Key } from "../storage/store.js";
+import type { AppLimits, Application, AuditEntry, Key } from "../storage/store.js";
 
 const maxText = 255;
 /** Objects and lists in each other. */
@@ -81,12 +81,33 @@ export const login = z.object({
   password: z.string({ error: "must be a text" }),
 });
 export const newApplication = z.object({ name: name.nullish() });
+/** As many as any database holds. */
+const maxLimit = 1_000_000_000;
+const limit = (description: string) =>
+  z
+    .number({ error: "must be a number, or null for no limit" })
+    .int({ error: "must be a whole number" })
+    .min(1, { error: "must be 1 or more, or null for no limit" })
+    .max(maxLimit, { error: `must be ${maxLimit} or less` })
+    .nullable()
+    .optional()
+    .meta({ description });
+export const limitsChange = z.object(
+  {
+    max_publishes_per_second: limit("At each node; null: no limit"),
+    max_connections: limit("Sessions subscribed to something, at each node; null: no limit"),
+    max_sessions_per_second: limit("Sessions that begin to be, at each node; null: no limit"),
+    max_message_bytes: limit("Of one publication; null: no limit but the server's"),
+  },
+  { error: "must be an object with limits" },
+);
 export const applicationChange = z.object({
   name: name.nullish(),
   admins: z
     .array(name, { error: "must be a list of user names" })
     .max(1000, { error: "must have at most 1000 names" })
     .optional(),
+  limits: limitsChange.optional(),
 });
 export const newKey = z.object({ expires: end, purpose: word.nullish() });
 export const rotation = z.object({
@@ -192,9 +213,17 @@ export const createdKey = z.object({
   secret: z.string(),
 });
 export const rotatedKey = key.extend({ secret: z.string() });
+const answerLimit = z.number().nullable().meta({ description: "null: no limit of its own" });
+export const applicationLimits = z.object({
+  max_publishes_per_second: answerLimit,
+  max_connections: answerLimit,
+  max_sessions_per_second: answerLimit,
+  max_message_bytes: answerLimit,
+});
 export const applicationDetail = application.extend({
   keys: z.array(key),
   admins: z.array(z.string()),
+  limits: applicationLimits,
 });
 export const id = z.object({ id: z.string() });
 export const token = z.object({ token: z.string() });
@@ -283,6 +312,15 @@ export function toApplication(app: Application): z.input<typeof application> {
     created_by: app.createdBy,
     created_at: iso(app.createdAt),
     updated_at: iso(app.updatedAt),
+  };
+}
+
+export function toLimits(limits: AppLimits): z.input<typeof applicationLimits> {
+  return {
+    max_publishes_per_second: limits.maxPublishesPerSecond,
+    max_connections: limits.maxConnections,
+    max_sessions_per_second: limits.maxSessionsPerSecond,
+    max_message_bytes: limits.maxMessageBytes,
   };
 }
 

@@ -192,7 +192,7 @@ function readFaults(text: string): Faults {
 
 /** Whether it may be taken when it is sent again. */
 function isPassing({ code }: Fault): boolean {
-  return code !== null && code >= 500;
+  return code !== null && (code === 429 || code >= 500);
 }
 
 function resultsOf(publications: readonly Publication[], faults: Faults): { results: Result[] } {

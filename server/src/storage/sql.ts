@@ -6,6 +6,7 @@ import type { Database } from "./database.js";
 import { openPostgres } from "./postgres.js";
 import { openSqlite } from "./sqlite.js";
 import {
+  type AppLimits,
   type Application,
   type AuditEntry,
   consolePurpose,
@@ -46,7 +47,20 @@ interface ApplicationRow {
   created_by: string | null;
   created_at: Timestamp;
   updated_at: Timestamp;
+  max_publishes_per_second: number | null;
+  max_connections: number | null;
+  max_sessions_per_second: number | null;
+  max_message_bytes: number | null;
 }
+
+/** The columns of `AppLimits`. */
+const limitColumns = {
+  maxPublishesPerSecond: "max_publishes_per_second",
+  maxConnections: "max_connections",
+  maxSessionsPerSecond: "max_sessions_per_second",
+  maxMessageBytes: "max_message_bytes",
+} as const satisfies Record<keyof AppLimits, keyof ApplicationRow>;
+const limitNames = Object.keys(limitColumns) as (keyof AppLimits)[];
 
 interface KeyRow {
   id: string;
@@ -148,6 +162,10 @@ class SqlStore implements Store {
       created_by: app.createdBy,
       created_at: this.nextCreatedAt(),
       updated_at: null,
+      max_publishes_per_second: null,
+      max_connections: null,
+      max_sessions_per_second: null,
+      max_message_bytes: null,
     };
     await this.write(async (trx) => {
       await trx("applications").insert(row);
@@ -159,15 +177,25 @@ class SqlStore implements Store {
 
   updateApplication(
     id: AppId,
-    { name, admins }: { name?: string | null; admins?: readonly string[] },
+    {
+      name,
+      admins,
+      limits,
+    }: { name?: string | null; admins?: readonly string[]; limits?: Partial<AppLimits> },
     by?: string,
   ): Promise<boolean> {
     return this.write(async (trx) => {
-      const change = {
-        updated_at: new Date().toISOString(),
-        ...(name === undefined ? {} : { name }),
-      };
-      if ((await trx("applications").where({ id }).update(change)) === 0) return false;
+      const apps = () => trx<ApplicationRow>("applications").where({ id });
+      const row = await apps().forUpdate().first();
+      if (row === undefined) return false;
+      const updated_at = new Date().toISOString();
+      const other = otherLimits(row, limits ?? {});
+      if (Object.keys(other.after).length > 0) {
+        await apps().update({ updated_at, ...other.after });
+        await audit(trx, by, "application.limits", id, other);
+      }
+      if (name === undefined && admins === undefined && limits !== undefined) return true;
+      await apps().update({ updated_at, ...(name === undefined ? {} : { name }) });
       await audit(trx, by, "application.update", id, { name, admins });
       if (admins === undefined) return true;
       const users = trx("application_users").where({ application_id: id });
@@ -499,6 +527,23 @@ function fold(text: string): string {
   return text.normalize().toLowerCase().toUpperCase();
 }
 
+/** By column, what changes, and how it was. */
+function otherLimits(
+  row: ApplicationRow,
+  limits: Partial<AppLimits>,
+): Record<"before" | "after", Partial<ApplicationRow>> {
+  const before: Partial<ApplicationRow> = {};
+  const after: Partial<ApplicationRow> = {};
+  for (const name of limitNames) {
+    const column = limitColumns[name];
+    const limit = limits[name];
+    if (limit === undefined || limit === row[column]) continue;
+    before[column] = row[column];
+    after[column] = limit;
+  }
+  return { before, after };
+}
+
 function toApplication(row: ApplicationRow): Application {
   return {
     id: row.id as AppId,
@@ -506,6 +551,12 @@ function toApplication(row: ApplicationRow): Application {
     createdBy: row.created_by,
     createdAt: toDate(row.created_at),
     updatedAt: toDate(row.updated_at),
+    limits: {
+      maxPublishesPerSecond: row.max_publishes_per_second,
+      maxConnections: row.max_connections,
+      maxSessionsPerSecond: row.max_sessions_per_second,
+      maxMessageBytes: row.max_message_bytes,
+    },
   };
 }
 

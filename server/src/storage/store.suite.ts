@@ -178,6 +178,48 @@ export function storeSuite(open: () => Promise<{ store: Store; other: Store }>):
     expect(await store.updateApplication(noSuchApp, { name: "x" })).toBe(false);
   });
 
+  test("an application has no limits until it is given some; what is not given stays", async () => {
+    const id = await addApp();
+    const none = {
+      maxPublishesPerSecond: null,
+      maxConnections: null,
+      maxSessionsPerSecond: null,
+      maxMessageBytes: null,
+    };
+    const limits = async () => (await other.findApplication(id))?.limits;
+    expect(await limits()).toEqual(none);
+    const some = { maxPublishesPerSecond: 10, maxMessageBytes: 1_000_000_000 };
+    expect(await store.updateApplication(id, { limits: some }, "ann")).toBe(true);
+    expect(await limits()).toEqual({ ...none, ...some });
+    expect(await other.applications()).toMatchObject([{ limits: some }]);
+    const limit = { maxPublishesPerSecond: null, maxConnections: 5 };
+    expect(await store.updateApplication(id, { name: "store", limits: limit }, "ben")).toBe(true);
+    expect(await limits()).toEqual({ ...none, ...some, ...limit });
+    expect(await store.updateApplication(noSuchApp, { limits: some })).toBe(false);
+    const { items } = await other.audit({ appId: id, limit: 3 });
+    expect(items.map(({ user, action, details }) => [user, action, details])).toEqual([
+      ["ben", "application.update", { name: "store" }],
+      [
+        "ben",
+        "application.limits",
+        {
+          before: { max_publishes_per_second: 10, max_connections: null },
+          after: { max_publishes_per_second: null, max_connections: 5 },
+        },
+      ],
+      [
+        "ann",
+        "application.limits",
+        {
+          before: { max_publishes_per_second: null, max_message_bytes: null },
+          after: { max_publishes_per_second: 10, max_message_bytes: 1_000_000_000 },
+        },
+      ],
+    ]);
+    await store.updateApplication(id, { limits: limit }, "ben");
+    expect((await other.audit({ appId: id })).items[0]?.id).toBe(items[0]?.id);
+  });
+
   test("who creates an application administers it", async () => {
     expect(await store.admins(await addApp())).toEqual(["ann"]);
   });

@@ -6,6 +6,18 @@ export interface Application {
   readonly createdBy: string | null;
   readonly createdAt: Date | null;
   readonly updatedAt: Date | null;
+  readonly limits: AppLimits;
+}
+
+/** What an application may do, at each node; null: no more than the server allows to all. LIM-11 */
+export interface AppLimits {
+  readonly maxPublishesPerSecond: number | null;
+  /** Sessions that are subscribed to something of it. */
+  readonly maxConnections: number | null;
+  /** Sessions that begin to be. */
+  readonly maxSessionsPerSecond: number | null;
+  /** Of one publication. */
+  readonly maxMessageBytes: number | null;
 }
 
 export interface Key {
@@ -146,11 +158,16 @@ export interface Store {
   ): Promise<Application>;
   /**
    * Changes what is given; `admins` replaces all of them, and the keys with which the console signs
-   * for those who are not among them any more are revoked. false: there is none.
+   * for those who are not among them any more are revoked. Other limits have an audit entry of their
+   * own, with those before. false: there is none.
    */
   updateApplication(
     id: AppId,
-    change: { name?: string | null; admins?: readonly string[] },
+    change: {
+      name?: string | null;
+      admins?: readonly string[];
+      limits?: Partial<AppLimits>;
+    },
     by?: string,
   ): Promise<boolean>;
   /** Removes it with its keys and admins. false: there was none. */

@@ -170,7 +170,8 @@ module Pandapush
     end
 
     def passing?(result)
-      !result["successful"] && result.dig("error", "code").to_i >= 500
+      code = result.dig("error", "code").to_i
+      !result["successful"] && (code == 429 || code >= 500)
     end
 
     def full_name(channel, type)
