@@ -6,6 +6,7 @@ import "./applications.js";
 import "./keys.js";
 import "./admin.js";
 import "./token.js";
+import "./messages.js";
 import "./legacy.js";
 
 program
@@ -24,6 +25,8 @@ Examples:
   pandapush app add "My shop"
   pandapush key add APP_ID --purpose "web shop" --expires P1Y
   pandapush token APP_ID KEY_ID "/APP_ID/private/*" --sub --expires PT8H
+  pandapush subscribe public/news
+  pandapush publish public/news '{"text":"hello"}'
 
 What a command takes: pandapush <command> --help
 
