@@ -2,6 +2,7 @@
 import type { Command } from "commander";
 import { commandName, program } from "./core.js";
 import "./server.js";
+import "./check.js";
 import "./applications.js";
 import "./keys.js";
 import "./admin.js";
