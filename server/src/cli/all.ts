@@ -8,6 +8,7 @@ import "./keys.js";
 import "./admin.js";
 import "./token.js";
 import "./messages.js";
+import "./load.js";
 import "./legacy.js";
 
 program

@@ -6,6 +6,7 @@ import { Failure, parsePresence, print, program, table } from "./core.js";
 import {
   addRemoteOptions,
   openBackEnd,
+  parseSeconds,
   type RemoteOptions,
   readChannel,
   readOpenRemote,
@@ -164,15 +165,6 @@ function parseCount(text: string): number {
   const count = Number(text);
   if (/^\d{1,9}$/.test(text) && count > 0) return count;
   throw new InvalidArgumentError("It must be a whole number of 1 or more.");
-}
-
-/** As long as a timer can be. */
-const maxSeconds = 2_000_000;
-
-function parseSeconds(text: string): number {
-  const seconds = Number(text);
-  if (/^\d{1,7}(\.\d{1,3})?$/.test(text) && seconds > 0 && seconds <= maxSeconds) return seconds;
-  throw new InvalidArgumentError(`It must be a number of seconds, up to ${maxSeconds}.`);
 }
 
 /**

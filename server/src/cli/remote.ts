@@ -2,7 +2,7 @@
 import { readFile } from "node:fs/promises";
 import { text as textOf } from "node:stream/consumers";
 import { type ParsedChannel, parseChannel } from "@pandapush/protocol";
-import type { Command } from "commander";
+import { type Command, InvalidArgumentError } from "commander";
 import type { Pandapush } from "pandapush";
 import { readEnvironment } from "../config.js";
 import { Failure } from "./core.js";
@@ -122,4 +122,13 @@ async function readSecret(file: string | undefined): Promise<string | undefined>
   const secret = (await readText(file)).trim();
   if (secret === "") throw new Failure(`${file} is empty; it must have the key's secret.`);
   return secret;
+}
+
+/** As long as a timer can be. */
+const maxSeconds = 2_000_000;
+
+export function parseSeconds(text: string): number {
+  const seconds = Number(text);
+  if (/^\d{1,7}(\.\d{1,3})?$/.test(text) && seconds > 0 && seconds <= maxSeconds) return seconds;
+  throw new InvalidArgumentError(`It must be a number of seconds, up to ${maxSeconds}.`);
 }
