@@ -32,6 +32,17 @@ key
   .option("--purpose <text>", "what it is for")
   .option("--expires <end>", `${durationHelp} (default: never)`, parseExpires)
   .option("--user <user>", "its creator", "admin")
+  .addHelpText(
+    "after",
+    `
+The secret is shown once. Give it to back ends only, which publish with it and
+sign tokens for browsers. A key for each back end can be rotated or revoked
+without the others.
+
+Examples:
+  pandapush key add APP_ID --purpose "web shop"
+  pandapush key add APP_ID --purpose "trial" --expires P30D --json`,
+  )
   .action((appId: string, options: { purpose?: string; expires?: Date; user: string }) =>
     withStore(async (store, { config, isPortSet }) => {
       const { purpose = null, expires = null, user } = options;

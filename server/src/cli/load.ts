@@ -63,14 +63,17 @@ addRemoteOptions(
       "after",
       `
 Each user is a session of its own, subscribed with a token to a private channel
-of its own (--rate) and to one that all hear (--shared-rate: 1 push to 5000 users
-is 5000 deliveries). Pushes are REST publishes, as a back end sends them. The
+of its own (--rate) and to one that all hear (--shared-rate: 1 push to 5000
+users is 5000 deliveries). Pushes are REST publishes, as a back end sends them. The
 application should have no other traffic: the server's own figures are printed
 beside those of the test, and are of all that goes on in it.
 
 Latency is from sending a push to its receipt. Both are on this machine, and by
 its one monotonic clock; a busy machine adds to it: the server is better tested
 from another one. A connection is a file: "ulimit -n" bounds those of a process.
+
+While it runs, "out" are pushes and "in" is what users received. Ctrl-C ends it
+early, with the figures so far.
 
 Exit code: 0 when all users were connected and every message came once, else 1.
 
@@ -186,7 +189,7 @@ function described(
     },
     errors: Object.fromEntries(errors),
     server:
-      before === undefined || after === undefined
+      before === undefined || after === undefined || after.published < before.published
         ? null
         : {
             // Without the one that hears these figures.

@@ -23,6 +23,17 @@ program
   .option("--sub", "it may subscribe")
   .option("--presence <json>", 'the member it makes, such as {"id":"u1"}', parsePresence)
   .option("--expires <end>", `${durationHelp} (default: PT1H)`, parseExpires)
+  .addHelpText(
+    "after",
+    `
+The key is taken from the database. Only the token is printed, for scripts.
+
+Examples:
+  pandapush token APP_ID KEY_ID /APP_ID/private/orders --pub
+  pandapush token APP_ID KEY_ID '/APP_ID/private/users/**' --sub --expires PT8H
+  pandapush token APP_ID KEY_ID /APP_ID/presence/lobby --sub \\
+    --presence '{"id":"u1","name":"Joe"}'`,
+  )
   .action((appId: string, keyId: string, channel: string, options: TokenOptions, self: Command) => {
     if (options.pub !== true && options.sub !== true) {
       self.error("error: a token needs --pub, --sub or both");

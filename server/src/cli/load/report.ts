@@ -32,7 +32,7 @@ export interface LoadResult {
     readonly shared_delivery: DurationSummary | null;
   };
   readonly errors: Readonly<Record<string, number>>;
-  /** What the server counted meanwhile; null: it did not tell. */
+  /** What the server counted meanwhile; null: it did not tell, or was started again. */
   readonly server: {
     readonly connections: number;
     readonly published: number;
@@ -139,7 +139,7 @@ export function tables(result: LoadResult): string[] {
     ]),
     "",
     ...(server === null
-      ? ["The server's own figures did not come."]
+      ? ["The server's own figures did not come, or it was started again meanwhile."]
       : columns([
           ["COUNTED BY", "this command", "the server"],
           ["connections", `${connects.opened}`, `${server.connections}`],
