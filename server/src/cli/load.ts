@@ -64,9 +64,9 @@ addRemoteOptions(
       `
 Each user is a session of its own, subscribed with a token to a private channel
 of its own (--rate) and to one that all hear (--shared-rate: 1 push to 5000
-users is 5000 deliveries). Pushes are REST publishes, as a back end sends them. The
-application should have no other traffic: the server's own figures are printed
-beside those of the test, and are of all that goes on in it.
+users is 5000 deliveries). Pushes are REST publishes, as a back end sends them.
+The application should have no other traffic: the server's own figures, which
+are of all that goes on in it, are printed beside those of the test.
 
 Latency is from sending a push to its receipt. Both are on this machine, and by
 its one monotonic clock; a busy machine adds to it: the server is better tested
