@@ -23,7 +23,7 @@ connections  5000          5000
 published    6030          6030
 delivered    156000        156000
 
-Every user was connected, and every message came once.`;
+Every user was connected, every push was taken, and every message came once.`;
 
 /** @returns paths from the repository's root, and what belongs there */
 export function generateDocs(): { path: string; text: string }[] {
@@ -132,7 +132,7 @@ With \`--json\` each prints its result as JSON, with the names of the REST API; 
 
 | exit code | |
 |---|---|
-| 0 | done; of \`check\`: no fault; of \`load\`: every user was connected and every message came once |
+| 0 | done; of \`check\`: no fault; of \`load\`: every user was connected, every push was taken, and every message came once |
 | 1 | it could not be done, and standard error says why; of \`check\` and \`load\`: not well |
 | 2 | wrong usage: standard error says what is wrong, and where the help is |
 

@@ -101,7 +101,9 @@ describe("pandapush load", () => {
     }
     expect(out).toMatch(/\nCOUNTED BY +this command +the server\n/);
     expect(out).toMatch(/\nconnections +50 +50\npublished +210 +210\ndelivered +700 +700\n/);
-    expect(out).toMatch(/\nEvery user was connected, and every message came once\.\n$/);
+    expect(out).toMatch(
+      /\nEvery user was connected, every push was taken, and every message came once\.\n$/,
+    );
     expect(code).toBe(0);
     expect(err).toMatch(/^connecting \[-+\] +0% {2}0 users .*\npublishing \[/);
     expect(err).not.toContain("\r");

@@ -75,7 +75,8 @@ from another one. A connection is a file: "ulimit -n" bounds those of a process.
 While it runs, "out" are pushes and "in" is what users received. Ctrl-C ends it
 early, with the figures so far.
 
-Exit code: 0 when all users were connected and every message came once, else 1.
+Exit code: 0 when all users were connected, all pushes were taken, and every
+message came once, else 1.
 
 Examples:
   pandapush load --users 50 --rate 20 --duration 10
@@ -145,7 +146,7 @@ async function run(remote: Remote, options: LoadOptions, workers: number): Promi
     const after = before && (await statistics.next());
     const figures = conductor.figures();
     const { counts } = figures;
-    const isWell = counts.opened === users && settled.lost === 0 && counts.duplicated === 0;
+    const wrong = users - counts.opened + counts.unpublished + settled.lost + counts.duplicated;
     return {
       users,
       transport,
@@ -166,7 +167,7 @@ async function run(remote: Remote, options: LoadOptions, workers: number): Promi
         duplicated: counts.duplicated,
       },
       ...described(figures, before, after),
-      isWell,
+      isWell: wrong === 0,
     };
   } finally {
     process.off("SIGINT", interrupt).off("SIGTERM", interrupt);

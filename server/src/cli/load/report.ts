@@ -38,7 +38,7 @@ export interface LoadResult {
     readonly published: number;
     readonly delivered: number;
   } | null;
-  /** Whether every user was connected and every message came once. */
+  /** Whether every user was connected, every push was taken, and every message came once. */
   readonly isWell: boolean;
 }
 
@@ -151,7 +151,7 @@ export function tables(result: LoadResult): string[] {
     ),
     "",
     result.isWell
-      ? "Every user was connected, and every message came once."
+      ? "Every user was connected, every push was taken, and every message came once."
       : "Not well: see failed, lost and duplicated above.",
   ];
 }
