@@ -165,6 +165,21 @@ describe("pandapush load", () => {
     expect(received + lost).toBe(60);
   });
 
+  test("fails when pushes are refused", async () => {
+    const narrow = await startTestServer({
+      MAX_MESSAGE_BYTES: "1024",
+      STATISTICS_INTERVAL_MS: "200",
+    });
+    const args = ["--users", "2", "--rate", "10", "--duration", "1", "--size", "2000", "--json"];
+    const { code, out } = await load(args, { PANDAPUSH_URL: narrow.url });
+    const result = JSON.parse(out);
+    expect({ code, isWell: result.isWell }).toEqual({ code: 1, isWell: false });
+    expect(result.publishes).toMatchObject({ confirmed: 0, failed: 10 });
+    expect(result.deliveries).toEqual({ expected: 0, received: 0, lost: 0, duplicated: 0 });
+    expect(Object.entries(result.errors)).toEqual([[expect.stringMatching(/^publish: 413 /), 10]]);
+    await narrow.close();
+  });
+
   test("comes back when connections are lost, and counts that", async () => {
     const proxy = await TcpProxy.start(`http://127.0.0.1:${server.port}`);
     const env = { PANDAPUSH_URL: proxy.url };
