@@ -31,7 +31,7 @@ describe("pandapush check", () => {
     await runCommand(folder, ["migrate"], { DATABASE_PATH: "db.sqlite" });
     const after = await check({}, "--json");
     expect(JSON.parse(after.out)).toMatchObject({
-      isWell: true,
+      ok: true,
       findings: expect.arrayContaining([
         {
           level: "ok",

@@ -139,7 +139,7 @@ describe("pandapush load", () => {
         },
         errors: {},
         server: { connections: 20, published: 60, delivered: 60 },
-        isWell: true,
+        ok: true,
       },
     });
   });
@@ -155,7 +155,7 @@ describe("pandapush load", () => {
     const { code, result } = await running.end();
     expect(code).toBe(1);
     expect(result).toMatchObject({
-      isWell: false,
+      ok: false,
       errors: { "subscribe: Disconnected": 1 },
       publishes: { confirmed: 60, failed: 0 },
       deliveries: { expected: 60, duplicated: 0 },
@@ -173,7 +173,7 @@ describe("pandapush load", () => {
     const args = ["--users", "2", "--rate", "10", "--duration", "1", "--size", "2000", "--json"];
     const { code, out } = await load(args, { PANDAPUSH_URL: narrow.url });
     const result = JSON.parse(out);
-    expect({ code, isWell: result.isWell }).toEqual({ code: 1, isWell: false });
+    expect({ code, ok: result.ok }).toEqual({ code: 1, ok: false });
     expect(result.publishes).toMatchObject({ confirmed: 0, failed: 10 });
     expect(result.deliveries).toEqual({ expected: 0, received: 0, lost: 0, duplicated: 0 });
     expect(Object.entries(result.errors)).toEqual([[expect.stringMatching(/^publish: 413 /), 10]]);
@@ -200,7 +200,7 @@ describe("pandapush load", () => {
     running.interrupt();
     const { code, result } = await running.end();
     expect(code).toBe(0);
-    expect(result).toMatchObject({ isWell: true, connects: { opened: 10 } });
+    expect(result).toMatchObject({ ok: true, connects: { opened: 10 } });
     expect(result.publishes.confirmed).toBeLessThan(600);
   });
 

@@ -53,7 +53,7 @@ Examples:
     const summary = isWell
       ? "The server can start."
       : `${faults === 1 ? "A fault" : `${faults} faults`}: the server cannot start or work as it should.`;
-    print({ isWell, findings }, [...lines, "", summary]);
+    print({ ok: isWell, findings }, [...lines, "", summary]);
     if (!isWell) process.exitCode = exitCodes.failed;
   });
 

@@ -96,7 +96,7 @@ Examples:
   requireFiles(Math.ceil(options.users / workers));
   const result = await run(remote, options, workers);
   print(result, tables(result));
-  if (!result.isWell) process.exitCode = exitCodes.failed;
+  if (!result.ok) process.exitCode = exitCodes.failed;
 });
 
 /** @throws Failure when a process could not open so many connections */
@@ -167,7 +167,7 @@ async function run(remote: Remote, options: LoadOptions, workers: number): Promi
         duplicated: counts.duplicated,
       },
       ...described(figures, before, after),
-      isWell: wrong === 0,
+      ok: wrong === 0,
     };
   } finally {
     process.off("SIGINT", interrupt).off("SIGTERM", interrupt);

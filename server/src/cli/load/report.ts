@@ -39,7 +39,7 @@ export interface LoadResult {
     readonly delivered: number;
   } | null;
   /** Whether every user was connected, every push was taken, and every message came once. */
-  readonly isWell: boolean;
+  readonly ok: boolean;
 }
 
 const barWidth = 12;
@@ -150,7 +150,7 @@ export function tables(result: LoadResult): string[] {
       i === 0 ? `\nERRORS\n${times} × ${text}` : `${times} × ${text}`,
     ),
     "",
-    result.isWell
+    result.ok
       ? "Every user was connected, every push was taken, and every message came once."
       : "Not well: see failed, lost and duplicated above.",
   ];
