@@ -558,6 +558,8 @@ test("misspelt variables are noticed, those of other programs are not", () => {
     PORTS: "1",
     PANDAPUSH_PORT: "1",
     PANDAPUSH_FISH: "1",
+    PANDAPUSH_URL: "https://push.example.com",
+    PANDAPUSH_KEY_SECRET: "known to the command",
     PATH: "/bin",
     HOME: "/root",
     NODE_ENV: "production",

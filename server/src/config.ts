@@ -780,6 +780,14 @@ function redirectUri(words: Words): Variable<string> {
 /** What Pandapush 2.2 and its deployments set and this version does not read. */
 const unusedNames = ["CONNECTIONS_STATS_INTERVAL"] as const;
 
+/** What the command reads that speaks with a running server, perhaps another one. */
+const commandVariables = [
+  "PANDAPUSH_URL",
+  "PANDAPUSH_APP_ID",
+  "PANDAPUSH_KEY_ID",
+  "PANDAPUSH_KEY_SECRET",
+] as const;
+
 /** Unknown names that begin so are taken for misspelt ones of ours. */
 const families =
   /^(?:ADMIN|AUTH|BAYEUX|CACHE|CG|DATABASE|DEV|DRAIN|KEY_STATS|LOG|MAX|METRICS|OIDC|OKTA|PANDAPUSH|PING|REDIS|STATISTICS|STATSD|TRUST|UNBOUND)_/;
@@ -1237,7 +1245,11 @@ function idle(env: NodeJS.ProcessEnv, values: Values): string[] {
 }
 
 function warnings(env: NodeJS.ProcessEnv, values: Values): string[] {
-  const known = new Set<string>([...Object.keys(variables), ...(values.REDIS_URL_ENV_VARS ?? [])]);
+  const known = new Set<string>([
+    ...Object.keys(variables),
+    ...commandVariables,
+    ...(values.REDIS_URL_ENV_VARS ?? []),
+  ]);
   const unused = new Set<string>(unusedNames);
   const injected: string[] = [];
   const result: string[] = [];

@@ -1,9 +1,30 @@
 /** The pages that are written from code: a test fails when they differ from what is here. */
 import { writeFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
+import type { Command } from "commander";
+import { program } from "./cli/all.js";
 import { describeUnused, describeVariables } from "./config.js";
 import { catalogue, closeCodes, type ErrorCode, Refusal } from "./errors.js";
 import { type Metric, table } from "./metrics/table.js";
+
+/** Of a run by hand. */
+const loadSample = `CONNECTS    5000 of 5000      0 failed, in 3.41 s
+RECONNECTS  0                 0 with a new session
+PUBLISHES   6030              0 failed, 200.9/s
+DELIVERIES  156000 of 156000  0 lost, 0 duplicated
+
+LATENCY                                 p50      p90      p99       max
+connect and subscribe                   54.4 ms  97.9 ms  206.3 ms  221.2 ms
+publish until OK                        0.6 ms   4.59 ms  22.1 ms   70.4 ms
+publish until received, own channel     0.47 ms  3.49 ms  94.1 ms   218.9 ms
+publish until received, shared channel  46.5 ms  94.1 ms  156.7 ms  218.8 ms
+
+COUNTED BY   this command  the server
+connections  5000          5000
+published    6030          6030
+delivered    156000        156000
+
+Every user was connected, every push was taken, and every message came once.`;
 
 /** @returns paths from the repository's root, and what belongs there */
 export function generateDocs(): { path: string; text: string }[] {
@@ -11,6 +32,7 @@ export function generateDocs(): { path: string; text: string }[] {
     { path: "docs/configuration.md", text: configurationPage() },
     { path: "docs/errors.md", text: errorsPage() },
     { path: "docs/metrics.md", text: metricsPage() },
+    { path: "docs/cli.md", text: commandPage() },
     { path: ".env.example", text: envExample() },
   ];
 }
@@ -155,6 +177,107 @@ function distinctLabels(metrics: readonly Metric[]): [string, string][] {
   const labels = metrics.flatMap(({ labels = {} }) => Object.entries(labels));
   const distinct = new Map(labels.map(([name, values]) => [`${name} ${values}`, [name, values]]));
   return [...distinct.values()] as [string, string][];
+}
+
+function commandPage(): string {
+  return `# The command line
+
+<!-- Generated from server/src/cli/ by \`npm run docs\`. -->
+
+\`npx pandapush\` in a checkout, \`pandapush\` where the package is installed. What follows is what \`--help\` says of each
+command.
+
+Commands of two kinds:
+
+- \`start\`, \`migrate\`, \`check\`, \`app\`, \`key\`, \`admin\` and \`token\` work on the database, whether a server runs or not: run
+  them where it runs, with its environment or in the folder with its \`.env\`. A running server takes changes within a second.
+- \`publish\`, \`subscribe\`, \`presence\` and \`load\` speak with a running server, from anywhere, as a back end or client does.
+
+With \`--json\` each prints its result as JSON, with the names of the REST API; \`subscribe\` always does, a line for each message.
+
+| exit code | |
+|---|---|
+| 0 | done; of \`check\`: no fault; of \`load\`: every user was connected, every push was taken, and every message came once |
+| 1 | it could not be done, and standard error says why; of \`check\` and \`load\`: not well |
+| 2 | wrong usage: standard error says what is wrong, and where the help is |
+
+## Before the first line
+
+With the server running (\`npm start\`), in a second terminal and in the same folder, make an application and a key:
+
+\`\`\`sh
+npx pandapush app add "My app"
+npx pandapush key add APP_ID
+\`\`\`
+
+Then put what they print here, once:
+
+\`\`\`sh
+export PANDAPUSH_URL=http://localhost:3000
+export PANDAPUSH_APP_ID=APP_ID
+export PANDAPUSH_KEY_ID=KEY_ID
+export PANDAPUSH_KEY_SECRET=KEY_SECRET
+\`\`\`
+
+Now one terminal hears what another one publishes:
+
+\`\`\`sh
+npx pandapush subscribe public/news
+npx pandapush publish public/news '{"text":"hello"}'
+\`\`\`
+
+The secret is taken from the environment, from a file or from standard input (\`--secret-file\`), never from an option: whoever is
+on the same machine can read command lines.
+
+## How much a server holds
+
+\`pandapush load --users 5000 --rate 200 --shared-rate 1\`, on a machine with two processors that did other work, too, and ran
+the server (one process, SQLite, no Redis) beside the test's own two processes:
+
+\`\`\`text
+${loadSample}
+\`\`\`
+
+What is pushed to the shared channel goes to 5000 users at once, so the last of them waits for the writes to all others: that is
+its latency, and that of a push to a user's own channel that comes in the middle of it. *connections*, *published* and
+*delivered* by the server are those of the application's statistics ([META-1](protocol.md#meta-statistics)), without the
+command's own subscription to them.
+${leaves(program)
+  .map(
+    (command) => `
+## ${nameOf(command)}
+
+\`\`\`text
+${helpOf(command)}
+\`\`\`
+`,
+  )
+  .join("")}`;
+}
+
+function leaves(command: Command): Command[] {
+  const visible = command.createHelp().visibleCommands(command);
+  const subs = visible.filter((sub) => sub.name() !== "help");
+  return subs.length === 0 ? [command] : subs.flatMap(leaves);
+}
+
+function nameOf(command: Command): string {
+  const { parent } = command;
+  return parent === null ? command.name() : `${nameOf(parent)} ${command.name()}`;
+}
+
+/** As in a terminal of 80 characters. */
+function helpOf(command: Command): string {
+  let text = "";
+  command.configureOutput({
+    writeOut: (part) => {
+      text += part;
+    },
+    getOutHelpWidth: () => 80,
+    getOutHasColors: () => false,
+  });
+  command.outputHelp();
+  return text.trim();
 }
 
 function envExample(): string {

@@ -9,10 +9,9 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { createAuthorize } from "../src/auth/authorize.js";
 import { KeyTable } from "../src/auth/keys.js";
 import { basicLogin } from "../src/auth/password.js";
-import { repositoryPath } from "../src/docs.js";
 import { openStore } from "../src/storage/sql.js";
+import { command, type Result, runCommand } from "./command.js";
 
-const command = repositoryPath("server/dist/cli.js");
 let folder: string;
 
 beforeAll(async () => {
@@ -21,23 +20,9 @@ beforeAll(async () => {
 
 afterAll(() => rm(folder, { recursive: true }));
 
-interface Result {
-  readonly code: number;
-  readonly out: string;
-  readonly err: string;
-}
-
-/** Runs the built command in an environment of its own. */
+/** With a database of this file's own. */
 function run(args: readonly string[], env: NodeJS.ProcessEnv = {}): Promise<Result> {
-  const options = {
-    cwd: folder,
-    env: { PATH: process.env.PATH, DATABASE_PATH: "db.sqlite", ...env },
-  };
-  return new Promise((resolve) => {
-    execFile(process.execPath, [command, ...args], options, (error, out, err) => {
-      resolve({ code: typeof error?.code === "number" ? error.code : error ? -1 : 0, out, err });
-    });
-  });
+  return runCommand(folder, args, { DATABASE_PATH: "db.sqlite", ...env });
 }
 
 async function runJson<T>(...args: string[]): Promise<T> {
@@ -161,6 +146,84 @@ describe("pandapush key", () => {
   });
 });
 
+describe("pandapush key revoke and rotate", () => {
+  const addKey = async () => {
+    const id = await addApp();
+    const key = await runJson<{ id: string; secret: string }>("key", "add", id, "--json");
+    return { id, key };
+  };
+  const stored = async (id: string, keyId: string) => {
+    const store = await openStore({ path: join(folder, "db.sqlite") });
+    const key = await store.findKey(id as AppId, keyId as KeyId);
+    const { items } = await store.audit({ appId: id as AppId, limit: 1 });
+    await store.close();
+    return { key, audit: items[0] };
+  };
+
+  test("revoke ends a key once, and keeps it to be seen", async () => {
+    const { id, key } = await addKey();
+    expect(await run(["key", "revoke", id, key.id])).toEqual({
+      code: 0,
+      out: `Key ${key.id} is revoked.\n`,
+      err: "",
+    });
+    const { key: after, audit } = await stored(id, key.id);
+    expect(after).toMatchObject({ revokedAt: expect.any(Date), revokedBy: "command line" });
+    expect(audit).toMatchObject({ user: "command line", action: "key.revoke" });
+    expect(await run(["key", "revoke", id, key.id])).toMatchObject({
+      code: 1,
+      err: `Key ${key.id} was revoked before.\n`,
+    });
+    expect(await run(["key", "revoke", id, "nokey"])).toMatchObject({ code: 1 });
+    expect(await run(["key", "rotate", id, key.id])).toMatchObject({
+      code: 1,
+      err: `Key ${key.id} was revoked.\n`,
+    });
+  });
+
+  test("rotate shows the new secret, and lets the old one work for a day", async () => {
+    const { id, key } = await addKey();
+    const { code, out } = await run(["key", "rotate", id, key.id]);
+    expect(code).toBe(0);
+    const [, secret] = /new secret {2}(\w{256})\n/.exec(out) ?? [];
+    const { key: after } = await stored(id, key.id);
+    expect(after?.secret).toBe(secret);
+    expect(after?.secret).not.toBe(key.secret);
+    const [previous] = after?.previous ?? [];
+    expect(previous?.secret).toBe(key.secret);
+    const leftMs = (previous?.until.getTime() ?? 0) - Date.now();
+    expect(leftMs).toBeGreaterThan(86_000_000);
+    expect(leftMs).toBeLessThanOrEqual(86_400_000);
+    expect(out).toMatch(/old secret {2}works until \d{4}-/);
+  });
+
+  test("rotate ends the old secret at once with --overlap PT0S", async () => {
+    const { id, key } = await addKey();
+    const args = ["key", "rotate", id, key.id, "--overlap", "PT0S", "--json"];
+    const rotated = await runJson<{ secret: string }>(...args);
+    const { key: after } = await stored(id, key.id);
+    expect(after).toMatchObject({ secret: rotated.secret, previous: [] });
+  });
+
+  test("rotate refuses an overlap that is none, or longer than a year", async () => {
+    const { id, key } = await addKey();
+    for (const overlap of ["soon", "P2Y"]) {
+      expect(await run(["key", "rotate", id, key.id, "--overlap", overlap])).toMatchObject({
+        code: 2,
+      });
+    }
+  });
+
+  test("rotate says why it cannot be done a sixth time", async () => {
+    const { id, key } = await addKey();
+    for (let i = 0; i < 5; i++) await runJson("key", "rotate", id, key.id, "--json");
+    expect(await run(["key", "rotate", id, key.id])).toMatchObject({
+      code: 1,
+      err: expect.stringMatching(/^5 former secrets of this key still work, .* --overlap PT0S/),
+    });
+  });
+});
+
 describe("tokens", () => {
   /** What a server that shares the database makes of it. */
   async function authorize(token: string, channel: string, action: "subscribe" | "publish") {
@@ -245,6 +308,24 @@ describe("tokens", () => {
 });
 
 describe("pandapush admin", () => {
+  test("add, list and remove who administers an application", async () => {
+    const id = await addApp();
+    expect(await run(["admin", "add", id, "ann"])).toEqual({
+      code: 0,
+      out: `ann administers application ${id}.\n`,
+      err: "",
+    });
+    expect(await runJson("admin", "list", id, "--json")).toEqual(["admin", "ann"]);
+    expect(await run(["admin", "add", id, "ann"])).toMatchObject({ code: 1 });
+    expect(await run(["admin", "remove", id, "admin"])).toMatchObject({ code: 0 });
+    expect((await run(["admin", "list", id])).out).toBe("ann\n");
+    expect(await run(["admin", "remove", id, "admin"])).toMatchObject({ code: 1 });
+    expect(await run(["admin", "list", "nobody"])).toMatchObject({
+      code: 1,
+      err: expect.stringContaining("No application has the id nobody."),
+    });
+  });
+
   const reset = (env: NodeJS.ProcessEnv = {}) => run(["admin", "reset-password"], env);
 
   test("reset-password makes a password that logs in, in place of the one before", async () => {

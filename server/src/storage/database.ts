@@ -16,6 +16,21 @@ export interface Database {
   countUses(trx: Knex.Transaction, uses: readonly KeyUse[]): Promise<void>;
 }
 
+/** How a database is, found out without changing it. */
+export interface DatabaseState {
+  /** Such as `PostgreSQL 16.3`. */
+  readonly engine: string;
+  /** Migrations that are to be made; undefined: it has no tables yet, or there is no file. */
+  readonly pending: readonly string[] | undefined;
+}
+
+/** @returns undefined where none was ever made: knex would make its tables, in the way of others */
+export async function pendingMigrations(knex: Knex): Promise<string[] | undefined> {
+  if (!(await knex.schema.hasTable("knex_migrations_lock"))) return undefined;
+  const [, pending] = (await knex.migrate.list()) as [unknown, { file: string }[]];
+  return pending.map(({ file }) => file);
+}
+
 function ignore(): void {
   // See silent.
 }

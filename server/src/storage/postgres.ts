@@ -1,7 +1,13 @@
 import { setTimeout as delay } from "node:timers/promises";
 import createKnex, { type Knex } from "knex";
 import { knexConfig, type PostgresDatabase as Settings } from "../../knexfile.js";
-import { type Database, migrationLocked, silent } from "./database.js";
+import {
+  type Database,
+  type DatabaseState,
+  migrationLocked,
+  pendingMigrations,
+  silent,
+} from "./database.js";
 import { type KeyUse, StorageUnavailable } from "./store.js";
 
 /** What one statement of a migration may take; other nodes wait for it, unready. */
@@ -15,6 +21,9 @@ const outageRetryMs = 100;
 
 /** How often a call is made that Postgres ends because another one is in its way. */
 const maxTries = 5;
+
+/** The oldest that has all that is used here; as in knexfile.js. */
+const oldestMajor = 12;
 
 /** Keys counted by one statement. */
 const usesPerStatement = 1000;
@@ -45,6 +54,26 @@ export async function openPostgres(
     const { name, address, port } = settings;
     const reason = describe(cause, settings);
     throw new Error(`Cannot open the database ${name} at ${address}:${port}: ${reason}`, { cause });
+  }
+}
+
+/** @throws Error that says what is wrong and which variable mends it */
+export async function inspectPostgres(settings: Settings): Promise<DatabaseState> {
+  const { name, address, port } = settings;
+  let knex: Knex | undefined;
+  try {
+    knex = createKnex({ ...knexConfig(settings), log: silent });
+    const { rows } = await knex.raw<{ rows: { server_version: string }[] }>("SHOW server_version");
+    const version = rows[0]?.server_version ?? "";
+    if (Number.parseInt(version, 10) < oldestMajor) {
+      throw new Error(`it is PostgreSQL ${version}. Use ${oldestMajor} or newer`);
+    }
+    return { engine: `PostgreSQL ${version}`, pending: await pendingMigrations(knex) };
+  } catch (error) {
+    const reason = describe(error, settings);
+    throw new Error(`${name} at ${address}:${port}: ${reason}`, { cause: error });
+  } finally {
+    await knex?.destroy();
   }
 }
 
@@ -142,7 +171,7 @@ class PostgresDatabase implements Database {
   }
 
   private async runMigrations(): Promise<void> {
-    if (await isUpToDate(this.knex)) return;
+    if ((await pendingMigrations(this.knex))?.length === 0) return;
     const patient = { ...this.settings, poolMax: 1, statementMs: migrationMs };
     const knex = createKnex({ ...knexConfig(patient), log: silent });
     const deadline = performance.now() + lockedDeadlineMs;
@@ -165,13 +194,6 @@ class PostgresDatabase implements Database {
 
 /** The tables are not as they must be; somebody may be at it. */
 class Migrating extends Error {}
-
-async function isUpToDate(knex: Knex): Promise<boolean> {
-  // knex would make its tables, in the way of others that do the same.
-  if (!(await knex.schema.hasTable("knex_migrations_lock"))) return false;
-  const [, pending] = await knex.migrate.list();
-  return pending.length === 0;
-}
 
 /**
  * Several nodes start at once: one migrates, the others wait. All in one transaction, so that a

@@ -2,9 +2,9 @@ import { randomInt } from "node:crypto";
 import type { AppId, KeyId } from "@pandapush/protocol";
 import type { Knex } from "knex";
 import type { PostgresDatabase } from "../../knexfile.js";
-import type { Database } from "./database.js";
-import { openPostgres } from "./postgres.js";
-import { openSqlite } from "./sqlite.js";
+import type { Database, DatabaseState } from "./database.js";
+import { inspectPostgres, openPostgres } from "./postgres.js";
+import { inspectSqlite, openSqlite } from "./sqlite.js";
 import {
   type AppLimits,
   type Application,
@@ -37,6 +37,13 @@ export async function openStore(
   return new SqlStore(
     "path" in database ? await openSqlite(database.path) : await openPostgres(database, options),
   );
+}
+
+/** As `openStore`, but changes nothing. */
+export function inspectDatabase(
+  database: { readonly path: string } | PostgresDatabase,
+): Promise<DatabaseState> {
+  return "path" in database ? inspectSqlite(database.path) : inspectPostgres(database);
 }
 
 const consoleKeyYears = 10;

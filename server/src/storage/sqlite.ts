@@ -1,9 +1,15 @@
-import { existsSync } from "node:fs";
-import { join } from "node:path";
+import { accessSync, constants, existsSync } from "node:fs";
+import { dirname, join, resolve } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import createKnex, { type Knex } from "knex";
 import { knexConfig } from "../../knexfile.js";
-import { type Database, migrationLocked, silent } from "./database.js";
+import {
+  type Database,
+  type DatabaseState,
+  migrationLocked,
+  pendingMigrations,
+  silent,
+} from "./database.js";
 import { type KeyUse, StorageUnavailable } from "./store.js";
 
 /**
@@ -38,6 +44,33 @@ export async function openSqlite(path: string): Promise<Database> {
     version: () => version(knex),
     countUses,
   };
+}
+
+/** @throws Error that says what is wrong and which variable mends it */
+export async function inspectSqlite(path: string): Promise<DatabaseState> {
+  const engine = "SQLite";
+  let knex: Knex | undefined;
+  try {
+    if (!existsSync(path)) {
+      accessSync(nearestFolder(path), constants.W_OK);
+      return { engine, pending: undefined };
+    }
+    const opened = createKnex({ ...knexConfig({ path, busyTimeoutMs }), log: silent });
+    knex = opened;
+    // Begins as a writer does, so that a file that can only be read is noticed.
+    const pending = await patiently(() => opened.transaction((trx) => pendingMigrations(trx)));
+    return { engine, pending };
+  } catch (error) {
+    throw new Error(`${path}: ${describe(error, path)}`, { cause: error });
+  } finally {
+    await knex?.destroy();
+  }
+}
+
+/** The folder of a file, or the one in which its folders are to be made. */
+function nearestFolder(path: string): string {
+  const folder = dirname(resolve(path));
+  return existsSync(folder) ? folder : nearestFolder(folder);
 }
 
 async function migrate(knex: Knex): Promise<void> {
