@@ -238,6 +238,8 @@ describe("the focus", () => {
     await pressed(page, "I have kept it");
     await focused(page.getByRole("button", { name: "New key" }));
     await pressed(page, "Actions for second");
+    // The menu takes the focus when it has opened.
+    await page.waitForFunction(() => document.activeElement?.closest("[role=menu]") != null);
     await page.getByRole("menuitem", { name: /Delete/ }).press("Enter");
     await pressed(page, "Delete");
     await page.getByRole("button", { name: "Actions for second" }).waitFor({ state: "detached" });

@@ -64,7 +64,8 @@ describe.skipIf(isForeign)("/admin before a login", () => {
 
   it("logs in with the keyboard alone, and loads the page that was asked for", async () => {
     const { page, faults } = await open(asked());
-    // The user name has the focus.
+    // The user name gets the focus.
+    await page.waitForFunction(() => document.activeElement instanceof HTMLInputElement);
     await page.keyboard.type("admin");
     await page.keyboard.press("Tab");
     await page.keyboard.type(password);
