@@ -23,6 +23,7 @@ import { text } from "node:stream/consumers";
 import { fileURLToPath } from "node:url";
 import type { Page } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { reap } from "../server/test/reaper.js";
 import { Chromium } from "./clients/chromium.js";
 import { freePort, ServerProcess } from "./server-process.js";
 import { Inbox } from "./waiting.js";
@@ -37,7 +38,7 @@ const read = (name: string): string => readFileSync(path.join(root, name), "utf8
 /** What may keep a block from being run here. */
 const reason =
   /^not run: (needs (Docker|Kubernetes|a registry)|starts the server itself, as (?<test>\S+) does)$/;
-const runnable = ["sh", "js", "html", "ruby", "python", "ini"];
+const runnable = ["sh", "js", "html", "ruby", "python", "ini", "sql"];
 /** Blocks in these show something; nobody can run them. */
 const shown = ["", "json", "text", "yaml"];
 
@@ -93,7 +94,7 @@ beforeAll(async () => {
   [chromium] = await Promise.all([Chromium.launch(), server.start()]);
 });
 afterAll(async () => {
-  for (const child of children) child.kill("SIGKILL");
+  for (const { pid } of children) if (pid !== undefined) process.kill(-pid, "SIGKILL");
   await chromium?.close();
   await server?.end("SIGKILL");
   await rm(folder, { recursive: true, force: true });
@@ -146,26 +147,17 @@ class Reader {
     expect(this.#faults).toEqual([]);
   }
 
-  async close(): Promise<void> {
-    await this.#page?.page.context().close();
-  }
-
   #real(code: string): string {
     const values: Readonly<Record<string, string>> = { ...this.#values, TOKEN: this.#token };
     const word = new RegExp(`(?<![$.\\w])(${Object.keys(values).join("|")})(?![\\w=])`, "g");
     return code
-      .replaceAll(/https:\/\/push\.example\.com\b|http:\/\/localhost:3000\b/g, url)
       .replaceAll("localhost:3000", new URL(url).host)
-      .replaceAll(/(\w+)=…/g, (all, name: string) =>
-        name in values ? `${name}=${values[name]}` : all,
-      )
       .replaceAll(word, (name) => values[name] ?? name);
   }
 
   /** HTML in a page of its own; a script in the last one, or in one that has a `client`. */
   async #inPage(language: string, code: string): Promise<void> {
     if (language === "html" || this.#page === undefined) {
-      await this.close();
       const page = await chromium.page(url, "other");
       const lines = new Inbox<string>("line of the page's console");
       page.on("console", (message) => lines.push(message.text()));
@@ -198,6 +190,7 @@ class Reader {
 
   #spawn(language: string, code: string): ChildProcessWithoutNullStreams {
     const variables = `.variables-${this.#values.APP_ID}`;
+    const script = "import sqlite3, sys; sqlite3.connect(sys.argv[1]).executescript(sys.argv[2])";
     const scripts: Readonly<Record<string, readonly string[]>> = {
       node: [process.execPath, "--input-type=module", "-e", code],
       ruby: ["ruby", "-w", "-I", "sdk/ruby/lib", "-e", code],
@@ -210,11 +203,18 @@ class Reader {
         "-",
         code,
       ],
+      sql: ["python3", "-c", script, "localdata/db.sqlite", code],
       sh: ["bash", "-c", `set -ea; . ./${variables}\n${code}\nexport -p > ${variables}`],
     };
     const [command = "", ...args] = scripts[language] ?? [];
     const PATH = `${path.join(folder, "bin")}:${process.env.PATH}`;
-    const child = spawn(command, args, { cwd: folder, env: { ...process.env, PATH } });
+    // Detached: a group of its own, so that what a shell has started ends with it.
+    const child = spawn(command, args, {
+      cwd: folder,
+      env: { ...process.env, PATH },
+      detached: true,
+    });
+    reap(child);
     children.add(child.once("close", () => children.delete(child)));
     return child;
   }
@@ -245,6 +245,5 @@ describe("every block", () => {
         throw error;
       });
     }
-    await reader.close();
   });
 });
