@@ -155,6 +155,8 @@ function render() {
   const parts = [
     "# pandapush-client: reference",
     "<!-- Generated from the comments in client/src by `node client/docs.mjs`. -->",
+    // Which compiles what the comments show.
+    "<!-- run by client/test/readme.test.ts -->",
     "How to use it is told in the [README](../README.md).",
     shown.map(({ name }) => `[${name}](#${name.toLowerCase()})`).join(" · "),
   ];

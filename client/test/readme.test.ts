@@ -315,8 +315,10 @@ test("what the README and the comments show compiles under strict TypeScript", a
     ...read("../src/client.ts").matchAll(/^ *\* ```(?:js|ts)\n((?: *\* .*\n)*?) *\* ```$/gm),
   ];
   expect(comments.length).toBeGreaterThan(2);
-  for (const [index, [, code = ""]] of comments.entries()) {
-    modules.set(`comment-${index}`, withDeclarations(code.replace(/^ *\* /gm, "")));
+  for (const [index, [, comment = ""]] of comments.entries()) {
+    const code = comment.replace(/^ *\* /gm, "");
+    expect(read("../docs/api.md")).toContain(code);
+    modules.set(`comment-${index}`, withDeclarations(code));
   }
   const options = { lib: ["ES2023", "DOM"], types: ["node"], skipLibCheck: true };
   expect(await compile("client-snippets", modules, options)).toBe("");

@@ -23,7 +23,8 @@ def publish(channel, data, idempotency_key, attempts=3):
     basic = base64.b64encode(f"{KEY_ID}:{KEY_SECRET}".encode()).decode()
     request = urllib.request.Request(
         f"{URL}/channel/{APP_ID}/{channel}",
-        data=json.dumps(data).encode(),
+        # As the examples in other languages write it: the key stands for this very text.
+        data=json.dumps(data, separators=(",", ":")).encode(),
         headers={
             "Authorization": f"Basic {basic}",
             "Content-Type": "application/json",

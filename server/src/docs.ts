@@ -205,6 +205,7 @@ With \`--json\` each prints its result as JSON, with the names of the REST API; 
 
 With the server running (\`npm start\`), in a second terminal and in the same folder, make an application and a key:
 
+<!-- run; prints secret -->
 \`\`\`sh
 npx pandapush app add "My app"
 npx pandapush key add APP_ID
@@ -212,6 +213,7 @@ npx pandapush key add APP_ID
 
 Then put what they print here, once:
 
+<!-- run -->
 \`\`\`sh
 export PANDAPUSH_URL=http://localhost:3000
 export PANDAPUSH_APP_ID=APP_ID
@@ -219,10 +221,17 @@ export PANDAPUSH_KEY_ID=KEY_ID
 export PANDAPUSH_KEY_SECRET=KEY_SECRET
 \`\`\`
 
-Now one terminal hears what another one publishes:
+Now one terminal hears
 
+<!-- run; stays; prints listening -->
 \`\`\`sh
 npx pandapush subscribe public/news
+\`\`\`
+
+what another one publishes:
+
+<!-- run; heard hello -->
+\`\`\`sh
 npx pandapush publish public/news '{"text":"hello"}'
 \`\`\`
 

@@ -996,6 +996,24 @@ describe("[LIM-9] an application that asks much at once", () => {
 });
 
 describe("docs/rest.md", () => {
+  test("has a line for every route that there is, and no other", async () => {
+    const page = await readFile(repositoryPath("docs/rest.md"), "utf8");
+    const { json } = await send("GET", "/admin/api/openapi.json", withPassword());
+    const { paths } = json as unknown as { paths: Record<string, Record<string, object>> };
+    const served = Object.entries(paths)
+      .filter(([path]) => path.startsWith("/api/"))
+      .flatMap(([path, methods]) => Object.keys(methods).map((each) => `${each} ${path}`));
+    const listed = [...page.matchAll(/^\| \[`(\w+ (?:…|\/api\/<).*?)`\]/gm)].map(
+      ([, route]) => route,
+    );
+    const inGeneral = (route = "") =>
+      route
+        .toLowerCase()
+        .replace("…", "/api/{app}")
+        .replaceAll(/<.*?>|\{.*?\}/g, "*");
+    expect(listed.map(inGeneral).sort()).toEqual(served.map(inGeneral).sort());
+  });
+
   test("has lines that work when pasted, and shows what they answer", async () => {
     const page = await readFile(repositoryPath("docs/rest.md"), "utf8");
     const socket = await Socket.open(server, [], { "user-agent": "Mozilla/5.0" });
