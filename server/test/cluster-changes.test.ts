@@ -1,6 +1,6 @@
 /** What admins change at one node holds at all, when they share Postgres and Redis. */
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test, vi } from "vitest";
-import { appId, Socket, startTestServer, type TestServer } from "./harness.js";
+import { Socket, startTestServer, type TestServer } from "./harness.js";
 import { environmentOf, Postgres } from "./postgres.js";
 import { http } from "./protocol/peers.js";
 import { TestRedis } from "./redis.js";
@@ -25,15 +25,6 @@ beforeAll(async () => {
     KEY_STATS_INTERVAL_MS: "20",
   };
   [one, two] = await Promise.all([startTestServer(variables), startTestServer(variables)]);
-  // Whoever started last is not known to the others at once.
-  const channel = `/${appId}/public/known`;
-  for (const node of [one, two]) await (await connect(node)).subscribe(channel);
-  for (const node of [one, two]) {
-    await vi.waitFor(async () => {
-      const path = `/admin/api/application/${appId}/channels/public/known`;
-      expect(await admin(node, "GET", path)).toMatchObject({ subscribers: 2 });
-    }, 10_000);
-  }
 }, 60_000);
 afterEach(() => {
   for (const socket of sockets.splice(0)) socket.close();

@@ -34,7 +34,6 @@ beforeAll(async () => {
   redis = await TestRedis.start();
   nodes = [await startNode(), await startNode(), await startNode()];
   await addApplication(nodes);
-  await untilKnown(nodes);
 }, 60_000);
 beforeEach(() => addApplication(nodes));
 afterEach(async () => {
@@ -58,20 +57,6 @@ async function copyApplication({ store, keys }: TestServer): Promise<void> {
   const fields = { appId: app, secret, createdBy: "test", purpose: null, expires: null };
   await store.addKey({ id: key, ...fields });
   await keys.changed();
-}
-
-/** Whoever started last is not known to the others at once. */
-async function untilKnown(all: readonly { url: string; wsUrl: string }[]): Promise<void> {
-  const sockets = await Promise.all(all.map(connect));
-  const channel = `/${app}/public/a`;
-  for (const socket of sockets) await socket.subscribe(channel);
-  for (const node of all) {
-    await vi.waitFor(async () => {
-      const { json } = await ask(node, "/channels/public/a");
-      expect(json.subscribers).toBe(all.length);
-    }, soon);
-  }
-  for (const socket of sockets) await leave(socket);
 }
 
 interface Answer {
@@ -98,10 +83,6 @@ async function connect(node: { wsUrl: string }): Promise<Socket> {
   const socket = await Socket.connect(node);
   cleanUp.push(() => socket.close());
   return socket;
-}
-
-async function leave(socket: Socket): Promise<void> {
-  await socket.ask({ channel: "/meta/disconnect" });
 }
 
 const present = (channel: string, id: string) => ({
@@ -308,7 +289,6 @@ describe("a node that does not answer", () => {
     const cutOff = await startNode({ REDIS_HOSTS: proxy.address });
     cleanUp.push(() => cutOff.close());
     await copyApplication(cutOff);
-    await untilKnown([...nodes, cutOff]);
     const channel = `/${app}/public/a`;
     for (const node of [nodes[0], nodes[1], cutOff]) await subscribe(await connect(node), channel);
     await subscribe(await connect(cutOff), `/${app}/public/theirs`);
@@ -427,7 +407,6 @@ describe("[META-1] statistics", () => {
     };
     cleanUp.push(close);
     await copyApplication(leaving);
-    await untilKnown([...nodes, leaving]);
     // Whoever is there first publishes them.
     const first = await hear(leaving);
     const { from } = await nextOf(first);
@@ -459,7 +438,6 @@ describe("[META-1] statistics", () => {
       DEV_KEY_ID: key,
     });
     cleanUp.push(() => killed.stop());
-    await untilKnown([...nodes, { url: `http://127.0.0.1:${killed.port}`, wsUrl: killed.wsUrl }]);
     const first = await hear(killed);
     const { from } = await nextOf(first);
     const one = await hear(nodes[0]);
@@ -485,7 +463,6 @@ describe("[META-1] statistics", () => {
     const cutOff = await startNode({ REDIS_HOSTS: proxy.address });
     cleanUp.push(() => cutOff.close());
     await copyApplication(cutOff);
-    await untilKnown([...nodes, cutOff]);
     const first = await hear(cutOff);
     const { from } = await nextOf(first);
     const one = await hear(nodes[0]);
@@ -498,4 +475,20 @@ describe("[META-1] statistics", () => {
     expect(isOneAtATime(await several(one, 8))).toBe(true);
     await untilFits(one, ({ connections }) => connections === 2);
   });
+});
+
+// The last one: those that leave are asked until it is known that they did.
+test("[CON-12] whoever has just started is known to all others", async () => {
+  const sockets: Socket[] = [];
+  for (let count = nodes.length; count < nodes.length + 3; count++) {
+    const late = await startNode();
+    cleanUp.push(() => late.close());
+    await copyApplication(late);
+    sockets.push(await connect(late));
+    await subscribe(sockets.at(-1) as Socket, `/${app}/public/late`);
+    for (const node of nodes) {
+      const { json } = await ask(node, "/channels/public/late");
+      expect(json.subscribers).toBe(sockets.length);
+    }
+  }
 });

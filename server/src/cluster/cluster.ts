@@ -37,6 +37,9 @@ export interface ClusterParts {
   readonly live: LocalLive;
 }
 
+/** How long another node may take to notice that this one has started. */
+const introduceMs = 1_000;
+
 /** What a node has of the others once it has joined them. */
 interface Joined {
   readonly sessions: ClusterSessions;
@@ -69,6 +72,7 @@ export class Cluster {
     this.own = createMembership(hosts, { died, lost, clean }, { leaseMs, renewMs }, log);
     this.membership = this.own;
     this.peers = new Peers(hosts, this.own.id, log);
+    this.peers.serve("look", () => this.own.look());
   }
 
   /** Call once, before `start`. */
@@ -115,9 +119,13 @@ export class Cluster {
     return { sessions, live: new ClusterLive({ local: parts.live, membership, peers }) };
   }
 
-  /** Others find this node when it resolves, unless no host can be reached. */
+  /** Others know this node when it resolves, and can ask it, unless no host can be reached. */
   async start(): Promise<void> {
-    await Promise.all([this.peers.listen(), this.own.start()]);
+    await this.peers.listen();
+    await this.own.start();
+    const others = this.own.all.filter((id) => id !== this.own.id);
+    // Who cannot be told finds out with its next renewal.
+    await Promise.allSettled(others.map((id) => this.peers.ask(id, "look", {}, introduceMs)));
   }
 
   /** A session is here no more. */

@@ -73,6 +73,8 @@ export interface MembershipOptions {
 export interface OwnMembership extends Membership {
   /** Resolves when each host that is up has taken the lease. */
   start(): Promise<void>;
+  /** Resolves when this node knows all that each host that is up knows now. */
+  look(): Promise<void>;
   /** Nobody should give this node anything any more; what it has it keeps. */
   leave(): Promise<void>;
   /** Whatever it still has is lost; others need not wait for its lease to run out. */
@@ -197,6 +199,10 @@ class RedisMembership implements OwnMembership {
     }, this.options.renewMs);
     this.timer.unref();
     await Promise.all(this.views.map((view) => this.renew(view)));
+  }
+
+  look(): Promise<void> {
+    return this.renewAgain(this.views);
   }
 
   async leave(): Promise<void> {
