@@ -299,7 +299,12 @@ export function cometdAgent(client: CometdClient, report: (report: Report) => vo
         );
         return;
       case "disconnect":
-        client.disconnect(answered);
+        client.disconnect((message) => {
+          // When its next connect is told first that the session is over, CometD stops waiting.
+          const isOver = message.failure?.reason === "abort";
+          if (isOver) report({ kind: "answer", call });
+          else answered(message);
+        });
         return;
     }
   };
