@@ -340,11 +340,11 @@ export function sentences(
       // Whoever came back to a node that was about to go, too, has to do so again.
       const publishing = async (): Promise<never> => {
         for (;;) {
-          await subscription.renewals.next(4 * holdMs);
+          await subscription.renewals.next(9 * holdMs);
           await publish(deployment(), subscription.pattern, "after the restart");
         }
       };
-      const heard = subscription.next(8 * holdMs);
+      const heard = subscription.next(10 * holdMs);
       expect(await Promise.race([heard, publishing()])).toBe("after the restart");
     });
   });
