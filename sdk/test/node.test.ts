@@ -4,8 +4,8 @@ import { fileURLToPath } from "node:url";
 import { inspect, promisify } from "node:util";
 import { ConnectionError, Pandapush, PandapushError } from "pandapush";
 import { describe, expect, test } from "vitest";
-import { Front } from "./front.js";
 import { type Fault, type OpenSdk, sdkSuite } from "./sdk.suite.js";
+import { UnreliableProxy } from "./unreliable-proxy.js";
 
 const run = promisify(execFile);
 
@@ -64,7 +64,7 @@ describe("pandapush for Node", () => {
   const account = { appId: "app", keyId: "key", keySecret: "secret" };
 
   test("a signal gives up a call, while it waits for an answer and between attempts", async () => {
-    const front = await Front.start("http://127.0.0.1:1");
+    const front = await UnreliableProxy.start("http://127.0.0.1:1");
     try {
       const pandapush = new Pandapush({ ...account, url: front.url });
       const reason = new Error("no longer of interest");

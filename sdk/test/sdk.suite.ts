@@ -5,7 +5,7 @@ import { Client } from "pandapush-client";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { type Deployment, startServer } from "../../e2e/deployment.js";
 import { Inbox } from "../../e2e/waiting.js";
-import { Front } from "./front.js";
+import { UnreliableProxy } from "./unreliable-proxy.js";
 
 export interface Account {
   readonly url: string;
@@ -65,7 +65,7 @@ export type OpenSdk = (account: Account, settings?: Settings) => Promise<Sdk>;
 export function sdkSuite(open: OpenSdk): void {
   let server: Deployment;
   let account: Account;
-  let front: Front;
+  let front: UnreliableProxy;
   let sdk: Sdk;
   /** Behind the front, soon impatient. */
   let behind: Sdk;
@@ -73,7 +73,7 @@ export function sdkSuite(open: OpenSdk): void {
     server = await startServer();
     const { url, appId, keyId, secret: keySecret } = server;
     account = { url, appId, keyId, keySecret };
-    front = await Front.start(url);
+    front = await UnreliableProxy.start(url);
     sdk = await open(account);
     behind = await open({ ...account, url: front.url }, { timeoutMs: 2_000 });
   });

@@ -22,7 +22,7 @@ export interface Seen {
 }
 
 /** Stands in front of a server, as a network and its proxies do. */
-export class Front {
+export class UnreliableProxy {
   readonly seen: Seen[] = [];
   /** Of the requests to come; then they are passed on. */
   fates: Fate[] = [];
@@ -34,8 +34,8 @@ export class Front {
     });
   }
 
-  static async start(target: string): Promise<Front> {
-    const front = new Front(target);
+  static async start(target: string): Promise<UnreliableProxy> {
+    const front = new UnreliableProxy(target);
     front.#server.listen(0, "127.0.0.1");
     await once(front.#server, "listening");
     return front;
