@@ -160,8 +160,9 @@ export function npm(args) {
 async function build() {
   if (!existsSync(cli)) say("Building …");
   for (const command of [
-    [tsc, "-b", "server", "client", "console"],
+    [tsc, "-b", "server", "client", "console", "sdk/node"],
     [join(root, "client/build.mjs")],
+    [join(root, "sdk/node/build.mjs")],
     ...(isConsoleBuilt() ? [] : [[vite, "build", "console", "--logLevel", "warn"]]),
   ]) {
     const code = await run(process.execPath, command);
