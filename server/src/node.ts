@@ -312,10 +312,8 @@ export class Node implements SessionHome, Sessions {
     if (isPresence(channel) && claimsMembership(data)) throw new Refusal("membershipPublish");
     traffic.published++;
     this.counts.published++;
-    const { trace } = this.parts;
-    if (trace !== undefined) {
-      trace("published", { app: grant.appId, channel, key: grant.keyId, length: data.length });
-    }
+    const { appId: app, keyId: key } = grant;
+    this.parts.trace?.("published", { app, channel, key, length: data.length });
     // It is kept until its slowest subscriber has it, and is part of a request that may be large.
     const ownExt = ext === undefined ? undefined : ownText(ext);
     const taken = this.send(grant.appId, ownText(channel), ownText(data), ownExt);

@@ -17,7 +17,8 @@ export function logAnswer(
 ): void {
   const level = levelOf(api, method, status);
   if (!log.isLevelEnabled(level)) return;
-  const app = appId !== undefined && knowsApp(appId as AppId) ? appId : undefined;
+  const named = appId();
+  const app = named !== undefined && knowsApp(named as AppId) ? named : undefined;
   const fields = { request: id, method, route, app, status, ms: Math.round(ms * 10) / 10 };
   log[level]({ ...fields, reason: refusal?.code }, "answered");
 }

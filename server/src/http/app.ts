@@ -81,7 +81,7 @@ export function createApp(parts: AppParts): FastifyInstance {
         api: apiOf(url),
         method,
         route: request.routeOptions.url,
-        appId: appIdPattern.exec(url)?.[1],
+        appId: () => appIdPattern.exec(url)?.[1],
         status: reply.statusCode,
         ms: reply.elapsedTime,
         refusal: refused.get(request),
@@ -142,8 +142,8 @@ export interface Answered {
   readonly method: string;
   /** The pattern of its path, `/channel/*`; undefined where there is nothing. */
   readonly route: string | undefined;
-  /** What stands in the path where an application's id belongs, if something does. */
-  readonly appId: string | undefined;
+  /** What stands in the path where an application's id belongs, if something does; asked for rarely. */
+  readonly appId: () => string | undefined;
   readonly status: number;
   readonly ms: number;
   readonly refusal: Refusal | undefined;
