@@ -132,7 +132,7 @@ nodes. Counters begin at 0 when a node starts. Labels never hold a channel's nam
 | set | who gets them |
 |---|---|
 | neither \`METRICS_PORT\` nor \`METRICS_TOKEN\` | nobody: 404 |
-| \`METRICS_TOKEN\` | on \`PORT\`, with \`Authorization: Bearer <token>\`; 401 without |
+| \`METRICS_TOKEN\` (16 to 1024 characters) | on \`PORT\`, with \`Authorization: Bearer <token>\`; 401 without |
 | \`METRICS_PORT\` | on that port, whoever reaches it; keep it from the world. 404 on \`PORT\` |
 | both | on that port, with the token; 401 without. 404 on \`PORT\` |
 

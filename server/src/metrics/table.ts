@@ -119,7 +119,7 @@ export const table = {
   delivered: {
     name: "pandapush_delivered_total",
     type: "counter",
-    help: "Publications given to sessions: one that three sessions hear counts three times.",
+    help: "Publications given to sessions, the statistics on meta channels among them: one that three sessions hear counts three times.",
   },
   refusals: {
     name: "pandapush_refusals_total",
